@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// BackupType is the way a backup is taken.
+//
+// +kubebuilder:validation:Enum=snapshot;datafile;incremental
+type BackupType string
+
+// The ways to take a backup.
+const (
+	BackupSnapshot    BackupType = "snapshot"    // of the volume or the file system
+	BackupDatafile    BackupType = "datafile"    // every file
+	BackupIncremental BackupType = "incremental" // the blocks that changed; it restores alone all the same
+)
+
+// Backup is one saving of a cluster. It is a view: the repository has the truth,
+// and a Backup that was lost comes back from there.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=backups,singular=backup,categories={kubeblocks}
+// +kubebuilder:printcolumn:name="CLUSTER",type=string,JSONPath=`.spec.clusterRef`
+// +kubebuilder:printcolumn:name="TYPE",type=string,JSONPath=`.spec.backupType`
+// +kubebuilder:printcolumn:name="STATUS",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="TOTAL-SIZE",type=integer,JSONPath=`.status.totalSize`
+// +kubebuilder:printcolumn:name="DURATION",type=string,JSONPath=`.status.duration`
+// +kubebuilder:printcolumn:name="CREATE-TIME",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="COMPLETION-TIME",type=date,JSONPath=`.status.completionTimestamp`
+// +kubebuilder:printcolumn:name="EXPIRATION",type=date,JSONPath=`.status.expiration`
+type Backup struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	Spec   BackupSpec   `json:"spec"`
+	Status BackupStatus `json:"status,omitzero"`
+}
+
+// BackupSpec asks for a backup. It cannot be changed.
+type BackupSpec struct {
+	// ClusterRef is the name of the Cluster, in the same namespace. The cluster
+	// may be gone: its backups stay.
+	ClusterRef string `json:"clusterRef"`
+	// BackupPolicyName is the policy that names the repository. Empty is the
+	// default policy of the cluster.
+	// +optional
+	BackupPolicyName string `json:"backupPolicyName,omitempty"`
+	// +kubebuilder:default=datafile
+	// +optional
+	BackupType BackupType `json:"backupType,omitempty"`
+}
+
+// BackupPhase is the state of a backup in one word.
+type BackupPhase string
+
+// The phases of a backup. No phase is New: nobody has looked at it yet.
+const (
+	BackupNew        BackupPhase = "New"
+	BackupInProgress BackupPhase = "InProgress"
+	BackupCompleted  BackupPhase = "Completed" // it can be restored
+	BackupFailed     BackupPhase = "Failed"
+	BackupDeleting   BackupPhase = "Deleting"
+)
+
+// BackupStatus is what came of a backup.
+type BackupStatus struct {
+	Phase         BackupPhase `json:"phase,omitempty"`
+	FailureReason string      `json:"failureReason,omitempty"`
+	// Manual backups are never ended by a ttl.
+	Manual bool `json:"manual,omitempty"`
+	// Repo is the BackupRepo, Lineage the place in it.
+	Repo    string `json:"repo,omitempty"`
+	Lineage string `json:"lineage,omitempty"`
+
+	StartTimestamp      metav1.Time `json:"startTimestamp,omitzero"`
+	CompletionTimestamp metav1.Time `json:"completionTimestamp,omitzero"`
+	// Duration is from start to completion.
+	Duration metav1.Duration `json:"duration,omitzero"`
+	// Expiration is when retention may take the backup; none is never.
+	Expiration metav1.Time `json:"expiration,omitzero"`
+
+	// TotalSize is in bytes: what the repository holds for this backup alone.
+	// FormatSize makes it readable.
+	TotalSize int64 `json:"totalSize,omitempty"`
+
+	Timeline int64  `json:"timeline,omitempty"`
+	StartLSN string `json:"startLSN,omitempty"`
+	StopLSN  string `json:"stopLSN,omitempty"`
+	// StopTime is the first moment that the backup can be restored to.
+	StopTime MicroTime `json:"stopTime,omitzero"`
+
+	Progress *Progress `json:"progress,omitempty"`
+}
+
+// GroupVersionKind is that of every Backup.
+func (b *Backup) GroupVersionKind() schema.GroupVersionKind {
+	return gvk(DataProtectionGroup, KindBackup)
+}
+
+// PhaseOrNew is the phase, New when there is none.
+func (b *Backup) PhaseOrNew() BackupPhase {
+	if b.Status.Phase == "" {
+		return BackupNew
+	}
+	return b.Status.Phase
+}
+
+// SetDefaults fills what was left unsaid. The labels are for finding the
+// backups of a cluster, and follow the spec.
+func (b *Backup) SetDefaults() {
+	b.SetGroupVersionKind(b.GroupVersionKind())
+	if b.Spec.BackupType == "" {
+		b.Spec.BackupType = BackupDatafile
+	}
+	if b.Labels == nil {
+		b.Labels = make(map[string]string)
+	}
+	b.Labels[LabelCluster] = b.Spec.ClusterRef
+	b.Labels[LabelBackupType] = string(b.Spec.BackupType)
+}
+
+// Validate is everything that is wrong with the name and the spec.
+func (b *Backup) Validate() error {
+	var l FieldErrors
+	l.subdomain("metadata.name", b.Name)
+	l.metadata(b)
+	l.clusterName("spec.clusterRef", b.Spec.ClusterRef)
+	if b.Spec.BackupPolicyName != "" {
+		l.subdomain("spec.backupPolicyName", b.Spec.BackupPolicyName)
+	}
+	switch b.Spec.BackupType {
+	case BackupSnapshot, BackupDatafile, BackupIncremental:
+	default:
+		l.invalid("spec.backupType", string(b.Spec.BackupType), "is not one of snapshot, datafile, incremental")
+	}
+	return l.orNil()
+}
+
+// ValidateUpdate refuses any change of the spec: what was taken is taken.
+func (b *Backup) ValidateUpdate(old Object) error {
+	var l FieldErrors
+	was, is := old.(*Backup).Spec, b.Spec
+	immutable(&l, "spec.clusterRef", was.ClusterRef, is.ClusterRef)
+	immutable(&l, "spec.backupPolicyName", was.BackupPolicyName, is.BackupPolicyName)
+	immutable(&l, "spec.backupType", was.BackupType, is.BackupType)
+	return l.orNil()
+}

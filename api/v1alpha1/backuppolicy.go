@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// BackupPolicy says when a cluster is saved, where to, and for how long. One is
+// made with each cluster.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=backuppolicies,singular=backuppolicy,shortName=bp,categories={kubeblocks}
+// +kubebuilder:printcolumn:name="DEFAULT",type=string,JSONPath=`.metadata.annotations.dataprotection\.kubeblocks\.io/is-default-policy`
+// +kubebuilder:printcolumn:name="CLUSTER",type=string,JSONPath=`.spec.clusterRef`
+// +kubebuilder:printcolumn:name="STATUS",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`
+type BackupPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	Spec   BackupPolicySpec   `json:"spec"`
+	Status BackupPolicyStatus `json:"status,omitzero"`
+}
+
+// BackupPolicySpec is what people edit: each switch is written out, off or on,
+// so that it can be found.
+type BackupPolicySpec struct {
+	// ClusterRef is the name of the Cluster, in the same namespace.
+	ClusterRef string `json:"clusterRef"`
+
+	// BackupRepoName is the name of the BackupRepo. Empty is the default one.
+	// +optional
+	BackupRepoName string `json:"backupRepoName,omitempty"`
+
+	// +optional
+	Retention RetentionSpec `json:"retention,omitzero"`
+	// +optional
+	Schedule ScheduleSpec `json:"schedule,omitzero"`
+	// +optional
+	Archive ArchiveSpec `json:"archive,omitzero"`
+}
+
+// RetentionSpec is how far back a restore must be able to go.
+type RetentionSpec struct {
+	// TTL is a number of days or hours, 7d or 168h.
+	// +kubebuilder:validation:Pattern=`^[0-9]+[dDhH]$`
+	// +kubebuilder:default="7d"
+	// +optional
+	TTL string `json:"ttl,omitempty"`
+}
+
+// ScheduleSpec has one schedule for each kind of saving.
+type ScheduleSpec struct {
+	// Snapshot is a snapshot of the volume or the file system.
+	// +optional
+	Snapshot Schedule `json:"snapshot,omitzero"`
+	// Datafile is a full copy.
+	// +optional
+	Datafile Schedule `json:"datafile,omitzero"`
+	// Incremental copies the blocks that changed since the last backup.
+	// +optional
+	Incremental Schedule `json:"incremental,omitzero"`
+	// Logfile archives WAL, continuously. Its cron only bounds how long an idle
+	// window may stand still.
+	// +optional
+	Logfile Schedule `json:"logfile,omitzero"`
+}
+
+// Schedule is a switch and a time.
+type Schedule struct {
+	Enable bool `json:"enable"`
+	// CronExpression is five fields, in UTC.
+	CronExpression string `json:"cronExpression"`
+}
+
+// ArchiveMode says what an acknowledged commit is worth.
+//
+// +kubebuilder:validation:Enum=async;sync
+type ArchiveMode string
+
+// The modes of the archive.
+const (
+	ArchiveAsync ArchiveMode = "async" // losing the machine costs about a tailInterval of commits
+	ArchiveSync  ArchiveMode = "sync"  // a commit waits until the repository holds it
+)
+
+// SpoolFullPolicy says what gives when the spool is full.
+//
+// +kubebuilder:validation:Enum=Wait;Gap
+type SpoolFullPolicy string
+
+// What to do when the spool is full.
+const (
+	SpoolWait SpoolFullPolicy = "Wait" // stop acknowledging: PostgreSQL keeps its WAL
+	SpoolGap  SpoolFullPolicy = "Gap"  // give up the oldest WAL, and say that there is a gap
+)
+
+// ArchiveSpec is how WAL travels.
+type ArchiveSpec struct {
+	// +kubebuilder:default=async
+	// +optional
+	Mode ArchiveMode `json:"mode,omitempty"`
+	// TailInterval is how often the segment that is still being written goes to
+	// the repository, 100ms to 1m.
+	// +kubebuilder:default="1s"
+	// +optional
+	TailInterval metav1.Duration `json:"tailInterval,omitzero"`
+	// +optional
+	Spool SpoolSpec `json:"spool,omitzero"`
+}
+
+// SpoolSpec bounds the WAL that waits on the agent's disk.
+type SpoolSpec struct {
+	// Limit is at least 64Mi.
+	// +kubebuilder:default="8Gi"
+	// +optional
+	Limit resource.Quantity `json:"limit,omitzero"`
+	// +kubebuilder:default=Wait
+	// +optional
+	WhenFull SpoolFullPolicy `json:"whenFull,omitempty"`
+}
+
+// BackupPolicyPhase is the state of a policy in one word.
+type BackupPolicyPhase string
+
+// The phases of a policy.
+const (
+	PolicyAvailable BackupPolicyPhase = "Available"
+	PolicyFailed    BackupPolicyPhase = "Failed"
+)
+
+// BackupPolicyStatus is what came of a policy.
+type BackupPolicyStatus struct {
+	Phase              BackupPolicyPhase `json:"phase,omitempty"`
+	Message            string            `json:"message,omitempty"`
+	ObservedGeneration int64             `json:"observedGeneration,omitempty"`
+	// LastScheduleTime has a key for each schedule that ran: snapshot, datafile,
+	// incremental. The value is the scheduled moment, not that of the work.
+	LastScheduleTime map[string]metav1.Time `json:"lastScheduleTime,omitempty"`
+	// LastSuccessfulTime is when the last scheduled backup ended well.
+	LastSuccessfulTime metav1.Time `json:"lastSuccessfulTime,omitzero"`
+}
+
+// GroupVersionKind is that of every BackupPolicy.
+func (p *BackupPolicy) GroupVersionKind() schema.GroupVersionKind {
+	return gvk(DataProtectionGroup, KindBackupPolicy)
+}
+
+// IsDefault says whether a backup uses the policy when none is named.
+func (p *BackupPolicy) IsDefault() bool { return p.Annotations[AnnotationDefaultPolicy] == "true" }
+
+// SetDefaults fills what was left unsaid.
+func (p *BackupPolicy) SetDefaults() {
+	p.SetGroupVersionKind(p.GroupVersionKind())
+	s := &p.Spec
+	if s.Retention.TTL == "" {
+		s.Retention.TTL = "7d"
+	}
+	for _, c := range []struct {
+		s    *Schedule
+		cron string
+	}{
+		{&s.Schedule.Snapshot, "0 18 * * *"},
+		{&s.Schedule.Datafile, "0 18 * * *"},
+		{&s.Schedule.Incremental, "0 */6 * * *"},
+		{&s.Schedule.Logfile, "*/5 * * * *"},
+	} {
+		if c.s.CronExpression == "" {
+			c.s.CronExpression = c.cron
+		}
+	}
+	if s.Archive.Mode == "" {
+		s.Archive.Mode = ArchiveAsync
+	}
+	if s.Archive.TailInterval.Duration == 0 {
+		s.Archive.TailInterval.Duration = time.Second
+	}
+	if s.Archive.Spool.Limit.IsZero() {
+		s.Archive.Spool.Limit = resource.MustParse("8Gi")
+	}
+	if s.Archive.Spool.WhenFull == "" {
+		s.Archive.Spool.WhenFull = SpoolWait
+	}
+}
+
+// Validate is everything that is wrong with the name and the spec.
+func (p *BackupPolicy) Validate() error {
+	var l FieldErrors
+	l.subdomain("metadata.name", p.Name)
+	l.metadata(p)
+	s := &p.Spec
+	l.clusterName("spec.clusterRef", s.ClusterRef)
+	if s.BackupRepoName != "" {
+		l.subdomain("spec.backupRepoName", s.BackupRepoName)
+	}
+	if _, err := ParseTTL(s.Retention.TTL); err != nil {
+		l.invalid("spec.retention.ttl", s.Retention.TTL, reasonOf(s.Retention.TTL, err))
+	}
+	for _, c := range []struct {
+		path string
+		s    Schedule
+	}{
+		{"spec.schedule.snapshot", s.Schedule.Snapshot},
+		{"spec.schedule.datafile", s.Schedule.Datafile},
+		{"spec.schedule.incremental", s.Schedule.Incremental},
+		{"spec.schedule.logfile", s.Schedule.Logfile},
+	} {
+		if _, err := ParseCron(c.s.CronExpression); err != nil {
+			l.invalid(c.path+".cronExpression", c.s.CronExpression, reasonOf(c.s.CronExpression, err))
+		}
+	}
+	a := &s.Archive
+	if a.Mode != ArchiveAsync && a.Mode != ArchiveSync {
+		l.invalid("spec.archive.mode", string(a.Mode), "is not one of async, sync")
+	}
+	if d := a.TailInterval.Duration; d < 100*time.Millisecond || d > time.Minute {
+		l.invalid("spec.archive.tailInterval", d.String(), "is not between 100ms and 1m")
+	}
+	if a.Spool.Limit.Cmp(resource.MustParse("64Mi")) < 0 {
+		l.invalid("spec.archive.spool.limit", a.Spool.Limit.String(), "is less than 64Mi")
+	}
+	if a.Spool.WhenFull != SpoolWait && a.Spool.WhenFull != SpoolGap {
+		l.invalid("spec.archive.spool.whenFull", string(a.Spool.WhenFull), "is not one of Wait, Gap")
+	}
+	return l.orNil()
+}
+
+// ValidateUpdate refuses to turn the policy of one cluster into another's.
+func (p *BackupPolicy) ValidateUpdate(old Object) error {
+	var l FieldErrors
+	immutable(&l, "spec.clusterRef", old.(*BackupPolicy).Spec.ClusterRef, p.Spec.ClusterRef)
+	return l.orNil()
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// StorageProvider is the kind of place a repository is in.
+//
+// +kubebuilder:validation:Enum=filesystem;s3
+type StorageProvider string
+
+// The kinds of places.
+const (
+	ProviderFilesystem StorageProvider = "filesystem"
+	ProviderS3         StorageProvider = "s3"
+)
+
+// AccessTool is the one access method: kbcli reads and writes the place itself.
+const AccessTool = "Tool"
+
+// BackupRepo is a place where backups and WAL live. There is one set for the
+// whole installation.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=backuprepos,singular=backuprepo,shortName=br,scope=Cluster,categories={kubeblocks}
+// +kubebuilder:printcolumn:name="STATUS",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="STORAGE-PROVIDER",type=string,JSONPath=`.spec.storageProvider`
+// +kubebuilder:printcolumn:name="ACCESS-METHOD",type=string,JSONPath=`.spec.accessMethod`
+// +kubebuilder:printcolumn:name="DEFAULT",type=boolean,JSONPath=`.spec.default`
+// +kubebuilder:printcolumn:name="BACKUPS",type=integer,JSONPath=`.status.backups`
+// +kubebuilder:printcolumn:name="TOTAL-SIZE",type=integer,JSONPath=`.status.totalSize`
+type BackupRepo struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	Spec   BackupRepoSpec   `json:"spec"`
+	Status BackupRepoStatus `json:"status,omitzero"`
+}
+
+// BackupRepoSpec names the place. Which of Filesystem and S3 is given is what
+// StorageProvider says.
+type BackupRepoSpec struct {
+	StorageProvider StorageProvider `json:"storageProvider"`
+
+	// +kubebuilder:validation:Enum=Tool
+	// +kubebuilder:default=Tool
+	// +optional
+	AccessMethod string `json:"accessMethod,omitempty"`
+
+	// Default makes it the repository of the policies that name none. At most one
+	// repository has it.
+	// +optional
+	Default bool `json:"default"`
+
+	// +optional
+	Filesystem *FilesystemRepo `json:"filesystem,omitempty"`
+	// +optional
+	S3 *S3Repo `json:"s3,omitempty"`
+	// +optional
+	Sealing *SealingSpec `json:"sealing,omitempty"`
+}
+
+// FilesystemRepo is a directory.
+type FilesystemRepo struct {
+	// Path is absolute.
+	Path string `json:"path"`
+}
+
+// S3Repo is a part of a bucket.
+type S3Repo struct {
+	// Endpoint is a URL, https://s3.eu-west-1.amazonaws.com. Empty is that of AWS for the region.
+	// +optional
+	Endpoint string `json:"endpoint,omitempty"`
+	// +optional
+	Region string `json:"region,omitempty"`
+	Bucket string `json:"bucket"`
+	// Prefix comes before every key, without a slash at either end.
+	// +optional
+	Prefix string `json:"prefix,omitempty"`
+	// PathStyle puts the bucket in the path and not in the host name.
+	// +optional
+	PathStyle bool `json:"pathStyle,omitempty"`
+	// CAFile is a PEM file of authorities to trust besides the system's.
+	// +optional
+	CAFile string `json:"caFile,omitempty"`
+	// +optional
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+	// CredentialsFile is a file that only its owner can read. Empty is the usual
+	// chain: environment, shared credentials file, role of the machine.
+	// +optional
+	CredentialsFile string `json:"credentialsFile,omitempty"`
+}
+
+// SealingSpec encrypts everything before it leaves the machine, with age.
+type SealingSpec struct {
+	// Recipients are public keys, age1… or ssh-…. Any one of them opens the repository.
+	Recipients []string `json:"recipients"`
+	// IdentityFile holds a private key, for reading. It stays on this machine.
+	// +optional
+	IdentityFile string `json:"identityFile,omitempty"`
+}
+
+// BackupRepoPhase is the state of a repository in one word.
+type BackupRepoPhase string
+
+// The phases of a repository.
+const (
+	RepoPreChecking BackupRepoPhase = "PreChecking"
+	RepoReady       BackupRepoPhase = "Ready"
+	RepoFailed      BackupRepoPhase = "Failed"
+	RepoDeleting    BackupRepoPhase = "Deleting"
+)
+
+// BackupRepoStatus is what was found there.
+type BackupRepoStatus struct {
+	Phase              BackupRepoPhase `json:"phase,omitempty"`
+	Message            string          `json:"message,omitempty"`
+	ObservedGeneration int64           `json:"observedGeneration,omitempty"`
+	// Backups is how many there are, TotalSize the bytes of everything, WAL too.
+	Backups   int64 `json:"backups"`
+	TotalSize int64 `json:"totalSize"`
+}
+
+// GroupVersionKind is that of every BackupRepo.
+func (r *BackupRepo) GroupVersionKind() schema.GroupVersionKind {
+	return gvk(DataProtectionGroup, KindBackupRepo)
+}
+
+// SetDefaults fills what was left unsaid.
+func (r *BackupRepo) SetDefaults() {
+	r.SetGroupVersionKind(r.GroupVersionKind())
+	s := &r.Spec
+	if s.AccessMethod == "" {
+		s.AccessMethod = AccessTool
+	}
+	if s.StorageProvider == "" {
+		switch {
+		case s.S3 != nil && s.Filesystem == nil:
+			s.StorageProvider = ProviderS3
+		case s.Filesystem != nil && s.S3 == nil:
+			s.StorageProvider = ProviderFilesystem
+		}
+	}
+}
+
+var bucketForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// Validate is everything that is wrong with the name and the spec.
+func (r *BackupRepo) Validate() error {
+	var l FieldErrors
+	l.subdomain("metadata.name", r.Name)
+	l.metadata(r)
+	s := &r.Spec
+	switch s.StorageProvider {
+	case "":
+		l.required("spec.storageProvider")
+	case ProviderFilesystem, ProviderS3:
+		l.section("spec.filesystem", s.StorageProvider, ProviderFilesystem, s.Filesystem != nil)
+		l.section("spec.s3", s.StorageProvider, ProviderS3, s.S3 != nil)
+	default:
+		l.invalid("spec.storageProvider", string(s.StorageProvider), "is not one of filesystem, s3")
+	}
+	if s.AccessMethod != AccessTool {
+		l.invalid("spec.accessMethod", s.AccessMethod, "is not known: there is Tool")
+	}
+	if s.Filesystem != nil {
+		if s.Filesystem.Path == "" {
+			l.required("spec.filesystem.path")
+		}
+		l.absolute("spec.filesystem.path", s.Filesystem.Path)
+	}
+	if s.S3 != nil {
+		s.S3.validate(&l, "spec.s3")
+	}
+	if s.Sealing != nil {
+		s.Sealing.validate(&l, "spec.sealing")
+	}
+	return l.orNil()
+}
+
+// section wants the part of the spec that belongs to the provider, and no other.
+func (l *FieldErrors) section(path string, is, owner StorageProvider, given bool) {
+	if is == owner && !given {
+		l.required(path)
+	} else if is != owner && given {
+		l.forbidden(path, fmt.Sprintf("is only for the storage provider %s", owner))
+	}
+}
+
+func (s *S3Repo) validate(l *FieldErrors, path string) {
+	if s.Endpoint != "" {
+		u, err := url.Parse(s.Endpoint)
+		switch {
+		case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+			// A URL that does not parse may have a secret in it as well.
+			l.invalid(path+".endpoint", "", "must be a URL such as https://s3.eu-west-1.amazonaws.com")
+		case u.User != nil:
+			l.forbidden(path+".endpoint", "must not hold a user or a password: use credentialsFile")
+		case (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "":
+			l.invalid(path+".endpoint", s.Endpoint, "has more than a host: the bucket and the prefix have fields of their own")
+		}
+	} else if s.Region == "" {
+		l.invalid(path, "", "must have an endpoint or a region")
+	}
+	if s.Bucket == "" {
+		l.required(path + ".bucket")
+	} else if !bucketForm.MatchString(s.Bucket) {
+		l.invalid(path+".bucket", s.Bucket, "is not the name of a bucket: 3 to 63 lower-case letters, digits, '-' and '.'")
+	}
+	for _, part := range strings.Split(s.Prefix, "/") {
+		if s.Prefix != "" && (part == "" || part == "." || part == "..") {
+			l.invalid(path+".prefix", s.Prefix, "has an empty part, . or ..")
+			break
+		}
+	}
+	l.absolute(path+".caFile", s.CAFile)
+	l.absolute(path+".credentialsFile", s.CredentialsFile)
+}
+
+func (s *SealingSpec) validate(l *FieldErrors, path string) {
+	if len(s.Recipients) == 0 {
+		l.required(path + ".recipients")
+	}
+	for i, r := range s.Recipients {
+		at := fmt.Sprintf("%s.recipients[%d]", path, i)
+		switch {
+		case strings.HasPrefix(r, "AGE-SECRET-KEY-"):
+			l.forbidden(at, "is a private key: give the public one, age1…")
+		case !strings.HasPrefix(r, "age1") && !strings.HasPrefix(r, "ssh-"):
+			l.invalid(at, r, "is not a public key such as age1… or ssh-ed25519 …")
+		}
+	}
+	l.absolute(path+".identityFile", s.IdentityFile)
+}
+
+// ValidateUpdate refuses to move a repository: another place is another
+// repository. How it is reached may change.
+func (r *BackupRepo) ValidateUpdate(old Object) error {
+	var l FieldErrors
+	was, is := &old.(*BackupRepo).Spec, &r.Spec
+	immutable(&l, "spec.storageProvider", was.StorageProvider, is.StorageProvider)
+	if was.Filesystem != nil && is.Filesystem != nil {
+		immutable(&l, "spec.filesystem.path", was.Filesystem.Path, is.Filesystem.Path)
+	}
+	if was.S3 != nil && is.S3 != nil {
+		immutable(&l, "spec.s3.bucket", was.S3.Bucket, is.S3.Bucket)
+		immutable(&l, "spec.s3.prefix", was.S3.Prefix, is.S3.Prefix)
+	}
+	if (was.Sealing == nil) != (is.Sealing == nil) {
+		l.forbidden("spec.sealing", "cannot be turned on or off: make another repository")
+	}
+	return l.orNil()
+}

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
+)
+
+// WhenFull says what to do when the spool has reached its limit because the
+// repository does not take what arrives.
+type WhenFull string
+
+// The choices: stop reading, so that PostgreSQL keeps its WAL; or give up the
+// oldest WAL that is not shipped, declare the gap, and go on.
+const (
+	WaitWhenFull WhenFull = "Wait"
+	GapWhenFull  WhenFull = "Gap"
+)
+
+// Config of an Archiver. All fields but Sync and WhenFull are needed.
+type Config struct {
+	Lineage  *repository.Lineage
+	Conninfo string // of the server; application_name is used for sync mode
+	Slot     string // a physical slot, made when it is missing
+	Spool    string // a directory of this archiver's own
+
+	SpoolLimit   int64 // bytes; at least four segments are always allowed
+	WhenFull     WhenFull
+	Sync         bool          // acknowledge what the repository holds, not the spool
+	TailInterval time.Duration // how long a commit may wait for its tail
+	BeatInterval time.Duration // how long an idle server's beat may stand still
+
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// State is what an Archiver is doing.
+type State string
+
+// The states. Gap is reported until a backup after the gap makes a new window.
+const (
+	Connecting State = "Connecting"
+	Streaming  State = "Streaming"
+	Blocked    State = "Blocked" // the spool is full
+	Stopped    State = "Stopped"
+)
+
+// Status is a moment's view of an Archiver.
+type Status struct {
+	State    State
+	Timeline pg.TimelineID // being received
+	Received pg.LSN
+	Spooled  pg.LSN // durable on the local disk
+
+	RepositoryTimeline pg.TimelineID
+	Repository         pg.LSN // all WAL before it is in the repository
+
+	// Proven: every commit that was acknowledged to a client at or before it,
+	// by the server's clock, is in the repository. Zero until known.
+	Proven time.Time
+
+	ServerLSN  pg.LSN // where the server was at its last message
+	SpoolBytes int64
+	Gaps       []repository.Gap // declared by this Archiver
+	LastError  error
+	ErrorTime  time.Time
+}
+
+// jump is where one stretch of WAL ends and the next begins: a timeline switch, or
+// a gap.
+type jump struct {
+	to  pg.TimelineID
+	lsn pg.LSN
+	gap *repository.Gap
+}
+
+type place struct {
+	tli pg.TimelineID
+	lsn pg.LSN
+}
+
+// proof says that every commit acknowledged by time lies before lsn.
+type proof struct {
+	place
+	time time.Time
+}
+
+// Archiver moves the WAL of one server into one lineage.
+type Archiver struct {
+	cfg   Config
+	size  pg.SegmentSize
+	spool *spool
+
+	mu      sync.Mutex
+	changed chan struct{}
+	st      Status
+	jumps   map[place]jump // keyed by where the old stretch ends
+	proofs  []proof
+	fatal   error
+}
+
+// New opens the spool. It does not connect.
+func New(cfg Config) (*Archiver, error) {
+	info := cfg.Lineage.Info()
+	s, err := openSpool(cfg.Spool, info.SegmentSize)
+	if err != nil {
+		return nil, err
+	}
+	cfg.SpoolLimit = max(cfg.SpoolLimit, 4*int64(info.SegmentSize))
+	a := &Archiver{
+		cfg: cfg, size: info.SegmentSize, spool: s,
+		changed: make(chan struct{}),
+		jumps:   map[place]jump{},
+	}
+	a.st.State = Connecting
+	return a, nil
+}
+
+// Run archives until ctx ends, through lost connections and stores. It returns
+// nil when ctx ended and everything received was shipped or the store could not
+// take it, and an error when going on would do harm: the server is another one
+// or was wound back, the spool's disk failed, or the lineage holds other bytes.
+func (a *Archiver) Run(ctx context.Context) error {
+	defer a.spool.close()
+	start, err := a.resume(ctx)
+	if err != nil {
+		return a.stopped(err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.receive(gctx, start) })
+	g.Go(func() error { return a.syncSpool(gctx) })
+	g.Go(func() error { return a.ship(gctx) })
+	err = g.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return a.stopped(err)
+}
+
+func (a *Archiver) stopped(err error) error {
+	a.update(func(st *Status) {
+		st.State = Stopped
+		if err != nil {
+			st.LastError, st.ErrorTime = err, a.cfg.Clock()
+			a.fatal = err
+		} else {
+			a.fatal = context.Canceled
+		}
+	})
+	return err
+}
+
+// Status is a copy of the present state.
+func (a *Archiver) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	st := a.st
+	st.SpoolBytes = a.spool.bytes()
+	st.Gaps = append([]repository.Gap(nil), st.Gaps...)
+	return st
+}
+
+// update changes the state and wakes everyone who waits for a change.
+func (a *Archiver) update(fn func(*Status)) {
+	a.mu.Lock()
+	fn(&a.st)
+	close(a.changed)
+	a.changed = make(chan struct{})
+	a.mu.Unlock()
+}
+
+// await blocks until done says so, a change at a time.
+func (a *Archiver) await(ctx context.Context, done func(*Status) bool) error {
+	for {
+		a.mu.Lock()
+		ok, fatal, ch := done(&a.st), a.fatal, a.changed
+		a.mu.Unlock()
+		if ok {
+			return nil
+		}
+		if fatal != nil {
+			return fmt.Errorf("archiving stopped: %w", fatal)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ch:
+		}
+	}
+}
+
+// Wait blocks until the repository holds all WAL of the timeline before lsn, or
+// has moved on to a later timeline.
+func (a *Archiver) Wait(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) error {
+	return a.await(ctx, func(st *Status) bool {
+		return st.RepositoryTimeline > tli || st.RepositoryTimeline == tli && st.Repository >= lsn
+	})
+}
+
+// Changed gives a channel that is closed at the next change of the Status.
+func (a *Archiver) Changed() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.changed
+}
+
+// failing notes an error that is being retried.
+func (a *Archiver) failing(what string, err error) {
+	a.cfg.Log.Warn("archiving is held up", "doing", what, "error", err)
+	a.update(func(st *Status) {
+		st.LastError, st.ErrorTime = fmt.Errorf("%s: %w", what, err), a.cfg.Clock()
+	})
+}
+
+// healed forgets the error once work goes on.
+func (a *Archiver) healed() {
+	a.mu.Lock()
+	had := a.st.LastError != nil
+	a.mu.Unlock()
+	if had {
+		a.update(func(st *Status) { st.LastError, st.ErrorTime = nil, time.Time{} })
+	}
+}
+
+// retry runs fn until it succeeds, ctx ends, or the error is one that time does not
+// mend.
+func (a *Archiver) retry(ctx context.Context, what string, fn func(context.Context) error) error {
+	pause := 100 * time.Millisecond
+	failed := false
+	for {
+		err := fn(ctx)
+		if err == nil {
+			if failed {
+				a.healed()
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if final(err) {
+			return err
+		}
+		failed = true
+		a.failing(what, err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+func final(err error) bool {
+	var (
+		conflict *repository.ConflictError
+		corrupt  *repository.CorruptError
+		mismatch *repository.MismatchError
+		diverged *DivergedError
+	)
+	return errors.As(err, &conflict) || errors.As(err, &corrupt) || errors.As(err, &mismatch) || errors.As(err, &diverged)
+}
+
+// syncSpool makes durable what was received, as fast as the disk allows: what
+// arrives during one fdatasync shares the next.
+func (a *Archiver) syncSpool(ctx context.Context) error {
+	for {
+		var target pg.LSN
+		var tli pg.TimelineID
+		err := a.await(ctx, func(st *Status) bool {
+			target, tli = st.Received, st.Timeline
+			return st.Received > st.Spooled
+		})
+		if err != nil {
+			return err
+		}
+		if err := a.spool.sync(); err != nil {
+			return err
+		}
+		a.update(func(st *Status) {
+			// the receiver may have moved to another stretch meanwhile
+			if st.Timeline == tli && st.Received >= target {
+				st.Spooled = max(st.Spooled, target)
+			}
+		})
+	}
+}

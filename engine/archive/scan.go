@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/walscan"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/walindex"
+)
+
+// scan reads the records of what is shipped and builds each segment's index. WAL
+// that cannot be read is archived all the same, without an index: the catalog
+// reads such a segment itself and says what is wrong with it.
+type scan struct {
+	a       *Archiver
+	s       *walscan.Scanner
+	b       walindex.Builder
+	max     pg.Timestamp
+	partial bool
+	fault   error
+}
+
+func newScan(a *Archiver) *scan { return &scan{a: a} }
+
+// begin readies the scanner for g. It goes on from the segment before, or reads
+// back as far as the record that spans the boundary.
+func (c *scan) begin(ctx context.Context, p *shipper, g pg.Segment) error {
+	start := c.a.size.Start(g.Number)
+	c.partial = false
+	if c.s == nil || c.s.Position() != start || c.fault != nil {
+		c.fault = nil
+		if err := c.prime(ctx, p, g); err != nil {
+			return err
+		}
+	}
+	c.b.Begin(g, c.partial)
+	return nil
+}
+
+// prime makes a scanner that stands at g's start, fed with the record that began
+// before it, if that can be read.
+func (c *scan) prime(ctx context.Context, p *shipper, g pg.Segment) error {
+	size := c.a.size
+	fresh := func(at pg.LSN) *walscan.Scanner {
+		return walscan.New(walscan.Options{SegmentSize: size, Start: at, SystemID: c.a.cfg.Lineage.Info().SystemID})
+	}
+	c.s, c.partial = fresh(size.Start(g.Number)), true
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
+	if g.Number == 0 || !c.a.cfg.Lineage.Repository().Readable() {
+		return nil
+	}
+	before, raw, err := c.before(ctx, g)
+	if err != nil || before == nil {
+		return err
+	}
+	s := fresh(size.Start(before.Number))
+	err = s.Feed(raw, func(*walscan.Record) error { return nil })
+	var corrupt *walscan.CorruptError
+	var end *walscan.EndError
+	switch {
+	case errors.As(err, &corrupt), errors.As(err, &end):
+		return nil // the catalog will say so
+	case err != nil:
+		return err
+	}
+	// a record that began even earlier is rare (over a whole segment long):
+	// then the index stays partial and is made again when it is read
+	c.s, c.partial = s, s.NextRecord() < size.Start(before.Number) || s.SkippedPartial() && s.NextRecord() >= s.Position()
+	return nil
+}
+
+// before reads the segment before g, on g's timeline or the one it came from.
+func (c *scan) before(ctx context.Context, g pg.Segment) (*pg.Segment, []byte, error) {
+	tlis := []pg.TimelineID{g.Timeline}
+	content, err := c.a.spool.history(g.Timeline)
+	if err != nil {
+		return nil, nil, &spoolError{err}
+	}
+	if content == nil && g.Timeline > 1 {
+		content, err = c.a.cfg.Lineage.History(ctx, g.Timeline)
+		if err != nil && !errors.Is(err, blob.ErrNotExist) {
+			return nil, nil, err
+		}
+	}
+	if content != nil {
+		h, err := pg.ParseHistory(g.Timeline, content)
+		if err != nil {
+			return nil, nil, err
+		}
+		if t := h.TimelineAt(c.a.size.Start(g.Number) - 1); t != g.Timeline {
+			tlis = append(tlis, t)
+		}
+	}
+	for _, tli := range tlis {
+		b := pg.Segment{Timeline: tli, Number: g.Number - 1}
+		var buf bytes.Buffer
+		err := c.a.cfg.Lineage.Segment(ctx, b, &buf)
+		var corrupt *repository.CorruptError
+		switch {
+		case err == nil:
+			return &b, buf.Bytes(), nil
+		case errors.Is(err, blob.ErrNotExist), errors.As(err, &corrupt):
+		default:
+			return nil, nil, err
+		}
+	}
+	return nil, nil, nil
+}
+
+// feed scans raw. What is wrong with it is kept for finish.
+func (c *scan) feed(raw []byte) {
+	if c.fault != nil {
+		return
+	}
+	err := c.s.Feed(raw, func(r *walscan.Record) error {
+		if r.Rmgr == walscan.RmgrTransaction {
+			if x, ok, err := r.Xact(); err == nil && ok {
+				c.max = max(c.max, x.Time)
+			}
+		}
+		return c.b.Add(r)
+	})
+	if err != nil {
+		c.fault = err
+		c.a.cfg.Log.Error("WAL cannot be read; it is archived without an index", "error", err)
+	}
+}
+
+// lastCommit is the greatest time at which a transaction ended in what was scanned.
+func (c *scan) lastCommit() pg.Timestamp { return c.max }
+
+// finish gives the encoded index of the segment that is now whole, or nil if
+// its WAL could not be read.
+func (c *scan) finish(g pg.Segment) ([]byte, pg.Timestamp, error) {
+	if c.fault != nil {
+		return nil, c.max, nil
+	}
+	return c.b.Finish(c.s.NextRecord()).Encode(), c.max, nil
+}
+
+// leave forgets where the scanner stood: the next segment is of another stretch.
+func (c *scan) leave() { c.s = nil }

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package basebackup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/client"
+	"github.com/kbcli/kbcli/engine/repository"
+)
+
+const controlPath = "global/pg_control"
+
+// Config of one backup.
+type Config struct {
+	Lineage  *repository.Lineage
+	Conninfo string
+	// DataDirectory is where this process finds the server's data directory;
+	// empty asks the server.
+	DataDirectory string
+
+	Name    string // of the backup; unique in the lineage
+	Manual  bool
+	Fast    bool // do not wait for a spread checkpoint
+	Workers int  // how many files are read at once
+
+	// WaitWAL blocks until the repository holds all WAL before lsn.
+	WaitWAL func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) error
+	// Progress, if set, is called now and then, from several goroutines.
+	Progress func(Progress)
+
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Progress of a backup. Done counts raw bytes read; Stored those put.
+type Progress struct {
+	Phase               string // starting, copying, stopping, waiting for WAL, done
+	Done, Total, Stored int64
+}
+
+// WrongServerError says that the data directory belongs to another server than the
+// connection.
+type WrongServerError struct {
+	DataDirectory string
+	Reason        string
+}
+
+func (e *WrongServerError) Error() string {
+	return fmt.Sprintf("data directory %s is not the connected server's: %s", e.DataDirectory, e.Reason)
+}
+
+// Take makes a full backup. An interrupted one of the same name is taken up. The
+// manifest it returns is stored; its BadPages are a warning for the caller to pass on.
+func Take(ctx context.Context, cfg Config) (*repository.Manifest, error) {
+	c, err := client.Connect(ctx, cfg.Conninfo)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	server, err := c.Identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Lineage.Check(server.SystemID, server.Version.Major(), server.SegmentSize); err != nil {
+		return nil, err
+	}
+	if cfg.DataDirectory == "" {
+		cfg.DataDirectory = server.DataDirectory
+	}
+	control, _, err := readControl(cfg.DataDirectory)
+	if err != nil {
+		return nil, err
+	}
+	if control.SystemID != server.SystemID {
+		return nil, &WrongServerError{cfg.DataDirectory, fmt.Sprintf("its system identifier is %s, the server's %s", control.SystemID, server.SystemID)}
+	}
+	if control.BlockSize != pg.BlockSize || control.RelSegBlocks != pg.RelSegBlocks {
+		return nil, fmt.Errorf("the server was built with pages of %d bytes and relation files of %d pages; only %d and %d are supported",
+			control.BlockSize, control.RelSegBlocks, pg.BlockSize, pg.RelSegBlocks)
+	}
+	b := &backup{cfg: &cfg, conn: c, server: server, control: control}
+	return b.take(ctx)
+}
+
+type backup struct {
+	cfg     *Config
+	conn    *client.Conn
+	server  client.Server
+	control pg.ControlFile
+	copier  *copier
+	total   int64
+}
+
+func (b *backup) take(ctx context.Context) (*repository.Manifest, error) {
+	earlier, packs, err := b.leftovers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.report("starting")
+	start, err := b.conn.BackupStart(ctx, b.cfg.Name, b.cfg.Fast)
+	if err != nil {
+		return nil, fmt.Errorf("start backup: %w", err)
+	}
+	w := &walker{catalogDir: fmt.Sprintf("PG_%d_%d", b.server.Version.Major(), b.control.CatalogVersion)}
+	if err := w.walk(b.cfg.DataDirectory); err != nil {
+		return nil, err
+	}
+	for _, p := range w.skippedOdd {
+		b.cfg.Log.Warn("left out of the backup: neither a file nor a directory", "path", p)
+	}
+	for i := range w.entries {
+		b.total += w.entries[i].Size
+	}
+	workers := max(b.cfg.Workers, 1)
+	b.copier = newCopier(b.cfg, w.entries, workers)
+	b.copier.start, b.copier.verify = start.LSN, b.control.DataChecksums()
+	b.copier.earlier = earlier
+	b.copier.packs.Store(packs)
+	b.copier.total = b.total
+	b.report("copying")
+	if err := b.copier.run(ctx, tasks(w.entries), workers); err != nil {
+		return nil, err
+	}
+	if err := b.copyControl(ctx); err != nil {
+		return nil, err
+	}
+	b.report("stopping")
+	stop, err := b.conn.BackupStop(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("stop backup: %w", err)
+	}
+	label, err := pg.ParseBackupLabel(stop.Label)
+	if err != nil {
+		return nil, fmt.Errorf("stop backup: %w", err)
+	}
+	b.report("waiting for WAL")
+	if err := b.cfg.WaitWAL(ctx, label.Timeline, stop.LSN); err != nil {
+		return nil, fmt.Errorf("wait for the WAL of the backup: %w", err)
+	}
+	if err := b.cfg.Lineage.Covers(ctx, label.Timeline, label.Start, stop.LSN); err != nil {
+		return nil, err
+	}
+	m, files, err := b.manifest(label, start, stop)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.cfg.Lineage.PutBackup(ctx, m, files); err != nil {
+		return nil, err
+	}
+	b.report("done")
+	return m, nil
+}
+
+// leftovers finds the frames that an interrupted try of this backup stored, and the
+// highest number of its packs. A sealed repository that cannot be read here keeps
+// nothing to take up.
+func (b *backup) leftovers(ctx context.Context) (map[frameID]repository.Frame, uint32, error) {
+	found := map[frameID]repository.Frame{}
+	l := b.cfg.Lineage
+	numbers, _, err := l.Packs(ctx, b.cfg.Name)
+	if err != nil || len(numbers) == 0 {
+		return found, 0, err
+	}
+	last := numbers[len(numbers)-1]
+	if !l.Repository().Readable() {
+		return found, last, nil
+	}
+	b.cfg.Log.Info("taking up an interrupted backup", "backup", b.cfg.Name, "packs", len(numbers))
+	for _, n := range numbers {
+		table, err := l.PackTable(ctx, repository.PackRef{Backup: b.cfg.Name, Number: n})
+		var corrupt *repository.CorruptError
+		if errors.As(err, &corrupt) {
+			b.cfg.Log.Warn("a pack of the interrupted backup is not used", "error", err)
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, f := range table {
+			found[frameID{f.Raw, f.Sum}] = repository.Frame{Pack: n, FrameInfo: f}
+		}
+	}
+	return found, last, nil
+}
+
+// readControl reads pg_control, which the server may be writing.
+func readControl(dir string) (pg.ControlFile, []byte, error) {
+	var last error
+	for range 5 {
+		raw, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(controlPath)))
+		if err != nil {
+			return pg.ControlFile{}, nil, fmt.Errorf("read control file: %w", err)
+		}
+		control, err := pg.ParseControlFile(raw)
+		if err == nil {
+			return control, raw, nil
+		}
+		last = err
+		if !errors.Is(err, pg.ErrControlFileCRC) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return pg.ControlFile{}, nil, fmt.Errorf("read control file: %w", last)
+}
+
+// copyControl stores pg_control after everything else: of a standby it tells how far
+// the copied files may reach.
+func (b *backup) copyControl(ctx context.Context) error {
+	control, raw, err := readControl(b.cfg.DataDirectory)
+	if err != nil {
+		return err
+	}
+	b.control = control
+	c := b.copier
+	i, ok := slices.BinarySearchFunc(c.entries, controlPath, func(e entry, p string) int { return bytes.Compare([]byte(e.Path), []byte(p)) })
+	if !ok {
+		return fmt.Errorf("read data directory: %s is missing", controlPath)
+	}
+	c.entries[i].Size = int64(len(raw))
+	w := &worker{c: c, buf: slices.Grow(append([]byte(nil), raw...), repository.FrameSize)}
+	w.inside = []held{{entry: i, length: len(raw)}}
+	if err := w.frame(ctx); err != nil {
+		return err
+	}
+	if err := w.put(ctx); err != nil {
+		return err
+	}
+	return c.uploads.Wait()
+}
+
+func (b *backup) manifest(label pg.BackupLabel, start client.BackupStart, stop client.BackupStop) (*repository.Manifest, *repository.Files, error) {
+	c := b.copier
+	files, err := c.files()
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(c.bad, func(x, y repository.BadPage) int {
+		if x.Path != y.Path {
+			return bytes.Compare([]byte(x.Path), []byte(y.Path))
+		}
+		return int(x.Block) - int(y.Block)
+	})
+	m := &repository.Manifest{
+		Name: b.cfg.Name, Type: "full", Manual: b.cfg.Manual, Version: int(b.server.Version),
+		Timeline: label.Timeline, StartLSN: label.Start, StopLSN: stop.LSN,
+		StartTime: start.Time.UTC(), StopTime: stop.Time.UTC(),
+		Label: label.Raw, TablespaceMap: stop.TablespaceMap,
+		NewBytes: c.fresh, Stored: c.stored,
+		Checksums: b.control.DataChecksums(), BadPages: c.bad,
+		Settings: repository.Settings{
+			MaxConnections: b.control.MaxConnections, MaxWorkerProcesses: b.control.MaxWorkers,
+			MaxWalSenders: b.control.MaxWALSenders, MaxPreparedXacts: b.control.MaxPreparedXact,
+			MaxLocksPerXact: b.control.MaxLocksPerXact,
+			CatalogVersion:  int(b.control.CatalogVersion), ControlVersion: int(b.control.ControlVersion),
+			DataPageChecksumVer: int(b.control.ChecksumVersion),
+		},
+	}
+	spaces, err := pg.ParseTablespaceMap(b.server.Version.Major(), stop.TablespaceMap)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range spaces {
+		m.Tablespaces = append(m.Tablespaces, repository.Tablespace{Oid: t.Oid, Location: t.Location})
+	}
+	for _, f := range files.Files {
+		if f.Kind == repository.RegularFile {
+			m.Files++
+			m.DataBytes += f.Size
+		}
+	}
+	return m, files, nil
+}
+
+// files gathers what the workers stored, in the order of paths.
+func (c *copier) files() (*repository.Files, error) {
+	out := &repository.Files{}
+	numbers := map[uint32]uint32{}
+	for i := range c.frames {
+		n := c.frames[i].Pack
+		at, ok := numbers[n]
+		if !ok {
+			at = uint32(len(out.Packs))
+			numbers[n] = at
+			out.Packs = append(out.Packs, repository.PackRef{Backup: c.cfg.Name, Number: n})
+		}
+		c.frames[i].Pack = at
+	}
+	out.Frames = c.frames
+	for i := range c.entries {
+		if c.gone[i] {
+			continue
+		}
+		f := c.entries[i].File
+		ps := c.pieces[i]
+		slices.SortFunc(ps, func(a, b piece) int { return int(a.offset - b.offset) })
+		var at int64
+		for _, p := range ps {
+			if p.offset != at {
+				return nil, fmt.Errorf("backup of %s has a hole at %d", f.Path, at)
+			}
+			at += int64(p.extent.Length)
+			f.Extents = append(f.Extents, p.extent)
+		}
+		if at != f.Size {
+			return nil, fmt.Errorf("backup of %s has %d bytes, not %d", f.Path, at, f.Size)
+		}
+		out.Files = append(out.Files, f)
+	}
+	return out, nil
+}
+
+func (b *backup) report(phase string) {
+	if b.cfg.Progress != nil {
+		p := Progress{Phase: phase, Total: b.total}
+		if b.copier != nil {
+			p.Done, p.Stored = b.copier.counts()
+		}
+		b.cfg.Progress(p)
+	}
+}
+
+func (c *copier) counts() (done, stored int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.progress.Load(), c.stored
+}
+
+// report tells the progress of copying, about every frame.
+func (c *copier) report() {
+	if c.cfg.Progress != nil {
+		done, stored := c.counts()
+		c.cfg.Progress(Progress{Phase: "copying", Done: done, Total: c.total, Stored: stored})
+	}
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/walindex"
+)
+
+// Catalog is a snapshot of what a lineage holds. Its methods may be called at once.
+type Catalog struct {
+	l         *repository.Lineage
+	manifests []*repository.Manifest
+	gaps      []repository.Gap
+	histories map[pg.TimelineID]pg.History
+
+	mu      sync.Mutex
+	inv     *inventory
+	beat    repository.Beat
+	indexes map[pg.Segment]*walindex.Index
+}
+
+// Load takes a snapshot. Damaged manifests are left out and named in the error,
+// which then comes with a Catalog of the others.
+func Load(ctx context.Context, l *repository.Lineage) (*Catalog, error) {
+	c := &Catalog{l: l, histories: map[pg.TimelineID]pg.History{}, indexes: map[pg.Segment]*walindex.Index{}}
+	var err error
+	if c.inv, err = loadInventory(ctx, l); err != nil {
+		return nil, err
+	}
+	if c.gaps, err = l.Gaps(ctx); err != nil {
+		return nil, err
+	}
+	if c.beat, err = l.Beat(ctx); err != nil {
+		return nil, err
+	}
+	tlis, err := l.Histories(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, tli := range tlis {
+		content, err := l.History(ctx, tli)
+		if err != nil {
+			return nil, err
+		}
+		h, err := pg.ParseHistory(tli, content)
+		if err != nil {
+			return nil, fmt.Errorf("history of timeline %s: %w", tli, err)
+		}
+		c.histories[tli] = h
+	}
+	var bad error
+	if c.manifests, bad = l.Manifests(ctx); bad != nil {
+		var corrupt *repository.CorruptError
+		if !errors.As(bad, &corrupt) {
+			return nil, bad
+		}
+	}
+	return c, bad
+}
+
+// Lineage is what the Catalog is of.
+func (c *Catalog) Lineage() *repository.Lineage { return c.l }
+
+// Backups are all backups, by the time they ended.
+func (c *Catalog) Backups() []*repository.Manifest { return c.manifests }
+
+// Gaps are the declared gaps.
+func (c *Catalog) Gaps() []repository.Gap { return c.gaps }
+
+// Grow tells that the repository now holds all WAL of tli before lsn from where
+// this Catalog ended, and that every commit acknowledged by proven is before it.
+func (c *Catalog) Grow(tli pg.TimelineID, lsn pg.LSN, proven time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	size := c.inv.size
+	spans := c.inv.whole[tli]
+	n := size.Number(lsn)
+	if k := len(spans); k > 0 && spans[k-1].to < n {
+		spans[k-1].to = n
+	} else if k == 0 {
+		for g := range c.inv.tails {
+			if g.Timeline == tli && g.Number < n {
+				c.inv.whole[tli] = append(c.inv.whole[tli], span{g.Number, n})
+			}
+		}
+	}
+	if size.Offset(lsn) > 0 {
+		c.inv.tails[pg.Segment{Timeline: tli, Number: n}] = lsn
+	}
+	if proven.After(c.beat.Time) {
+		c.beat = repository.Beat{Timeline: tli, LSN: lsn, Time: proven}
+	}
+}
+
+// Path is the way that leads to timeline tli; 0 is the newest of which there is WAL.
+func (c *Catalog) Path(tli pg.TimelineID) (Path, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.path(tli)
+}
+
+func (c *Catalog) path(tli pg.TimelineID) (Path, error) {
+	if tli == 0 {
+		all := c.inv.timelines()
+		if len(all) == 0 {
+			return Path{pg.History{Timeline: 1}, c.inv.size}, nil
+		}
+		tli = all[len(all)-1]
+	}
+	if h, ok := c.histories[tli]; ok {
+		return Path{h, c.inv.size}, nil
+	}
+	if tli != 1 && !slices.Contains(c.inv.timelines(), tli) {
+		return Path{}, fmt.Errorf("there is no timeline %s", tli)
+	}
+	return Path{pg.History{Timeline: tli}, c.inv.size}, nil
+}
+
+// Window is a stretch of time, every moment of which can be gone back to.
+type Window struct {
+	Timeline pg.TimelineID `json:"timeline"` // at its end
+	Backup   string        `json:"backup"`   // the first that it can be reached from
+	From     time.Time     `json:"from"`
+	To       time.Time     `json:"to"`
+	FromLSN  pg.LSN        `json:"fromLSN"`
+	ToLSN    pg.LSN        `json:"toLSN"`
+}
+
+// Contains tells whether t lies in the window; both ends do.
+func (w Window) Contains(t time.Time) bool { return !t.Before(w.From) && !t.After(w.To) }
+
+// Windows lists the windows on the path to tli, oldest first.
+func (c *Catalog) Windows(ctx context.Context, tli pg.TimelineID) ([]Window, error) {
+	p, err := c.Path(tli)
+	if err != nil {
+		return nil, err
+	}
+	var out []Window
+	for _, m := range c.manifests {
+		if !p.owns(m.Timeline, m.StartLSN, m.StopLSN) {
+			continue
+		}
+		end := c.reach(p, m)
+		if end < m.StopLSN {
+			continue // some WAL of the backup itself is gone
+		}
+		if n := len(out); n > 0 && out[n-1].ToLSN >= m.StopLSN {
+			continue // within a window
+		}
+		w := Window{
+			Timeline: p.TimelineAt(max(end, 1) - 1), Backup: m.Name,
+			From: m.StopTime, FromLSN: m.StopLSN, ToLSN: end,
+		}
+		if w.To, err = c.endTime(ctx, p, m, end); err != nil {
+			return nil, err
+		}
+		out = append(out, w)
+	}
+	return out, nil
+}
+
+// reach is how far the WAL goes on from the start of a backup.
+func (c *Catalog) reach(p Path, m *repository.Manifest) pg.LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p.reach(c.inv, m.StartLSN)
+}
+
+// endTime is the latest time up to which every acknowledged commit lies before end:
+// that of the last commit, or what an idle server's clock proved.
+func (c *Catalog) endTime(ctx context.Context, p Path, m *repository.Manifest, end pg.LSN) (time.Time, error) {
+	t := m.StopTime
+	c.mu.Lock()
+	beat := c.beat
+	c.mu.Unlock()
+	if p.TimelineAt(max(beat.LSN, 1)-1) == beat.Timeline && beat.LSN <= end && beat.LSN >= m.StopLSN && beat.Time.After(t) {
+		t = beat.Time
+	}
+	// the last segment in which a transaction ended tells the rest
+	for n := c.inv.size.Number(max(end, 1) - 1); ; n-- {
+		x, err := c.index(ctx, p, n, end)
+		if errors.Is(err, repository.ErrSealed) {
+			return t, nil // this host cannot read what it archives
+		}
+		if err != nil {
+			return t, err
+		}
+		found := false
+		for _, tx := range x.Transactions {
+			if tx.End <= end && tx.Kind.Committed() {
+				found = true
+				if at := tx.Time.Time(); at.After(t) {
+					t = at
+				}
+			}
+		}
+		if found || n <= c.inv.size.Number(m.StopLSN) {
+			return t, nil
+		}
+	}
+}

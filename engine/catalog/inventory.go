@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"context"
+	"slices"
+
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
+)
+
+// span is a run of whole segments of one timeline: the numbers [from, to).
+type span struct{ from, to uint64 }
+
+// inventory says which WAL there is.
+type inventory struct {
+	size  pg.SegmentSize
+	whole map[pg.TimelineID][]span
+	tails map[pg.Segment]pg.LSN // how far the tails of a segment reach from its start
+}
+
+func loadInventory(ctx context.Context, l *repository.Lineage) (*inventory, error) {
+	inv := &inventory{size: l.Info().SegmentSize, whole: map[pg.TimelineID][]span{}, tails: map[pg.Segment]pg.LSN{}}
+	// tails first: one that becomes a segment meanwhile is seen as both, not as neither
+	ts, err := l.Tails(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(ts); {
+		j := i
+		for j < len(ts) && ts[j].Segment == ts[i].Segment {
+			j++
+		}
+		g := ts[i].Segment
+		_, inv.tails[g] = repository.Chain(ts[i:j], inv.size.Start(g.Number))
+		i = j
+	}
+	for g, err := range l.Segments(ctx, pg.Segment{}) {
+		if err != nil {
+			return nil, err
+		}
+		inv.add(g.Segment)
+	}
+	return inv, nil
+}
+
+// add notes a whole segment. It is quick when segments come in order.
+func (inv *inventory) add(g pg.Segment) {
+	spans := inv.whole[g.Timeline]
+	if n := len(spans); n > 0 && spans[n-1].to == g.Number {
+		spans[n-1].to++
+		return
+	}
+	if inv.has(g) {
+		return
+	}
+	spans = append(spans, span{g.Number, g.Number + 1})
+	slices.SortFunc(spans, func(a, b span) int { return int(int64(a.from) - int64(b.from)) })
+	merged := spans[:1]
+	for _, s := range spans[1:] {
+		if last := &merged[len(merged)-1]; s.from <= last.to {
+			last.to = max(last.to, s.to)
+		} else {
+			merged = append(merged, s)
+		}
+	}
+	inv.whole[g.Timeline] = merged
+}
+
+func (inv *inventory) has(g pg.Segment) bool {
+	for _, s := range inv.whole[g.Timeline] {
+		if g.Number >= s.from && g.Number < s.to {
+			return true
+		}
+	}
+	return false
+}
+
+// timelines lists those of which there is any WAL, ascending.
+func (inv *inventory) timelines() []pg.TimelineID {
+	seen := map[pg.TimelineID]bool{}
+	for t := range inv.whole {
+		seen[t] = true
+	}
+	for g := range inv.tails {
+		seen[g.Timeline] = true
+	}
+	var out []pg.TimelineID
+	for t := range seen {
+		out = append(out, t)
+	}
+	slices.Sort(out)
+	return out
+}

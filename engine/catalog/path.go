@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+import (
+	"github.com/kbcli/kbcli/engine/pg"
+)
+
+// Path is one way through the timelines: each position of the log belongs to one
+// timeline of it.
+type Path struct {
+	pg.History
+	size pg.SegmentSize
+}
+
+// Segment is the file that holds segment n on this path: that of the newest
+// timeline that had begun by its end. It begins with a copy of what its ancestor
+// wrote there.
+func (p Path) Segment(n uint64) pg.Segment {
+	for i := len(p.Entries) - 1; i >= 0; i-- {
+		if n >= p.size.Number(p.Entries[i].End) {
+			next := p.Timeline
+			if i+1 < len(p.Entries) {
+				next = p.Entries[i+1].Timeline
+			}
+			return pg.Segment{Timeline: next, Number: n}
+		}
+	}
+	if len(p.Entries) > 0 {
+		return pg.Segment{Timeline: p.Entries[0].Timeline, Number: n}
+	}
+	return pg.Segment{Timeline: p.Timeline, Number: n}
+}
+
+// owns tells whether what timeline tli wrote from from to to lies on this path.
+func (p Path) owns(tli pg.TimelineID, from, to pg.LSN) bool {
+	return p.TimelineAt(from) == tli && (to == from || p.TimelineAt(to-1) == tli)
+}
+
+// reach is how far the WAL goes on without a hole from at.
+func (p Path) reach(inv *inventory, at pg.LSN) pg.LSN {
+	for {
+		n := p.size.Number(at)
+		g := p.Segment(n)
+		if inv.has(g) {
+			at = p.size.End(n)
+			continue
+		}
+		end := at
+		if t, ok := inv.tails[g]; ok && t > end {
+			end = t
+		}
+		// where a timeline ended, its own last piece may reach further than the
+		// next one's first
+		if old := p.TimelineAt(p.size.Start(n)); old != g.Timeline {
+			own := pg.Segment{Timeline: old, Number: n}
+			limit, _ := p.SwitchPoint(old)
+			t := inv.tails[own]
+			if inv.has(own) {
+				t = p.size.End(n)
+			}
+			end = max(end, min(t, limit))
+		}
+		return end
+	}
+}

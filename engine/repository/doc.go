@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package repository lays bytes out in a place: what objects there are, how
+// each is packed, compressed, sealed and checked. FORMAT.md, beside this file,
+// is the contract; this package is its only reader and writer.
+//
+//	Repository            one place, many clusters; recipients of the seal
+//	  Lineage             one line of one cluster's history
+//	    Segment, Tail     WAL in     (engine/archive)
+//	    walindex.Index    what the WAL says
+//	    Pack, Files       data files (engine/basebackup)
+//	    Manifest          written last
+//
+// Invariants. Nothing is listed that is not whole. No object but a beat or a
+// lock is ever replaced; putting the same bytes again is fine, other bytes are a
+// *ConflictError. Every read checks what the object says of itself, and damage
+// is a *CorruptError that names the key. Absence is blob.ErrNotExist and nothing
+// else is. A Lineage is opened for writing with the system identifier and the
+// version of the server, and refuses another's.
+//
+// All types are safe for use by many goroutines unless they say otherwise.
+package repository
