@@ -146,12 +146,12 @@ func parse(text []byte) (*yaml.Node, error) {
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, &SyntaxError{Line: 1, Reason: "the text is empty"}
 	} else if err != nil {
-		return nil, syntaxError(err)
+		return nil, syntaxError(text, err)
 	}
 	if err := dec.Decode(&next); err == nil && !isEmpty(&next) {
 		return nil, &SyntaxError{Line: next.Line, Reason: "a second document begins: one object at a time"}
 	} else if err != nil && !errors.Is(err, io.EOF) {
-		return nil, syntaxError(err)
+		return nil, syntaxError(text, err)
 	}
 	if isEmpty(&doc) {
 		return nil, &SyntaxError{Line: 1, Reason: "the text is empty"}
@@ -169,9 +169,26 @@ func isEmpty(doc *yaml.Node) bool {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-func syntaxError(err error) error {
+// syntaxError finds the line by itself: the library's is that of the block
+// around the mistake, which can be the whole text. The line is the one after the
+// longest beginning of the text that is well formed. The search is quadratic, so
+// long texts go without.
+func syntaxError(text []byte, err error) error {
 	m := yamlLine.FindStringSubmatch(err.Error())
 	line, _ := strconv.Atoi(m[1])
+	if lines := bytes.SplitAfter(text, []byte{'\n'}); len(lines) <= 300 && len(text) <= 32<<10 {
+		after := 1
+		for n, end := 0, 0; n < len(lines); n++ {
+			end += len(lines[n])
+			var doc yaml.Node
+			if yaml.Unmarshal(text[:end], &doc) == nil {
+				after = n + 2
+			}
+		}
+		if after <= len(lines) { // else the mistake is in a second document
+			line = after
+		}
+	}
 	return &SyntaxError{Line: line, Reason: strings.TrimPrefix(err.Error(), m[0])}
 }
 

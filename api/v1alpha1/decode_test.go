@@ -42,6 +42,8 @@ func TestDecodeErrors(t *testing.T) {
 		{"tag", policyHead + "spec: !!binary aGk=\n", `line 6: tags such as !!binary are not taken`},
 		{"truncated", policyHead + "spec:\n  clusterRef: \"my-", `line 7: found unexpected end of stream`},
 		{"broken", policyHead + "spec:\n  a: b: c\n", `line 7: mapping values are not allowed in this context`},
+		{"flow left open", policyHead + "spec: {\n  clusterRef: x\n  a: b\n", `line 6: did not find expected ',' or '}'`},
+		{"indented too little", policyHead + "spec:\n    clusterRef: x\n  retention: {}\n", `line 8: did not find expected key`},
 		{"tab", policyHead + "spec:\n\tclusterRef: x\n", `line 7: found character that cannot start any token`},
 		{"long", strings.Repeat("#", MaxBytes+1), fmt.Sprintf("the text has %d bytes, at most %d are read", MaxBytes+1, MaxBytes)},
 	} {

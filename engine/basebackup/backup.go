@@ -66,7 +66,7 @@ func Take(ctx context.Context, cfg Config) (*repository.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close(context.WithoutCancel(ctx))
+	defer c.Close()
 	server, err := c.Identify(ctx)
 	if err != nil {
 		return nil, err
@@ -233,9 +233,8 @@ func (b *backup) copyControl(ctx context.Context) error {
 	if err := w.frame(ctx); err != nil {
 		return err
 	}
-	if err := w.put(ctx); err != nil {
-		return err
-	}
+	c.upctx = ctx
+	w.put()
 	return c.uploads.Wait()
 }
 
@@ -271,7 +270,7 @@ func (b *backup) manifest(label pg.BackupLabel, start client.BackupStart, stop c
 		return nil, nil, err
 	}
 	for _, t := range spaces {
-		m.Tablespaces = append(m.Tablespaces, repository.Tablespace{Oid: t.Oid, Location: t.Location})
+		m.Tablespaces = append(m.Tablespaces, repository.Tablespace{Oid: t.OID, Location: t.Path})
 	}
 	for _, f := range files.Files {
 		if f.Kind == repository.RegularFile {

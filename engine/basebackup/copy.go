@@ -85,6 +85,7 @@ type copier struct {
 	writers  chan *packWriter // free ones
 	packs    atomic.Uint32
 	uploads  errgroup.Group
+	upctx    context.Context // of the uploads
 	progress atomic.Int64
 
 	mu      sync.Mutex
@@ -119,6 +120,10 @@ func newCopier(cfg *Config, entries []entry, workers int) *copier {
 // run copies all tasks with the given number of workers.
 func (c *copier) run(ctx context.Context, list []task, workers int) error {
 	queue := make(chan task)
+	// uploads outlive the workers, and end with an error of any of them
+	upctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.upctx = upctx
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(queue)
@@ -139,11 +144,18 @@ func (c *copier) run(ctx context.Context, list []task, workers int) error {
 					return err
 				}
 			}
-			return w.put(ctx)
+			w.put()
+			return nil
 		})
 	}
 	err := g.Wait()
-	return errors.Join(err, c.uploads.Wait())
+	if err != nil {
+		cancel()
+	}
+	if uperr := c.uploads.Wait(); err == nil || !errors.Is(uperr, context.Canceled) {
+		err = errors.Join(err, uperr)
+	}
+	return err
 }
 
 // worker fills one pack at a time.
@@ -297,20 +309,20 @@ func (w *worker) frame(ctx context.Context) error {
 	w.buf, w.inside = w.buf[:0], w.inside[:0]
 	c.report()
 	if w.pack != nil && w.pack.Full() {
-		return w.put(ctx)
+		w.put()
 	}
 	return nil
 }
 
 // put hands the pack to an upload of its own.
-func (w *worker) put(ctx context.Context) error {
+func (w *worker) put() {
 	if w.pack == nil {
-		return nil
+		return
 	}
 	p, c := w.pack, w.c
 	w.pack = nil
 	c.uploads.Go(func() error {
-		n, err := c.cfg.Lineage.PutPack(ctx, repository.PackRef{Backup: c.cfg.Name, Number: p.number}, &p.PackWriter)
+		n, err := c.cfg.Lineage.PutPack(c.upctx, repository.PackRef{Backup: c.cfg.Name, Number: p.number}, &p.PackWriter)
 		if err != nil {
 			return err
 		}
@@ -321,5 +333,4 @@ func (w *worker) put(ctx context.Context) error {
 		c.writers <- p
 		return nil
 	})
-	return nil
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // Prefixed is the part of s under prefix: the object that it knows as key is
-// prefix/key in s. The prefix must itself pass CheckKey, else every verb says so.
+// prefix/key in s, which must not be longer than any key. The prefix must itself
+// pass CheckKey, else every verb says so.
 func Prefixed(s Store, prefix string) Store {
 	return &prefixed{inner: s, prefix: prefix}
 }

@@ -34,7 +34,7 @@ type resumingBody struct {
 	next     int64 // offset of the next byte
 	left     int64 // of the bytes asked for, or -1: to the end
 	version  string
-	opened   bool // once: version is set
+	given    bool // bytes of version have been handed out
 	rc       io.ReadCloser
 	patience *patience
 	err      error // sticky
@@ -46,13 +46,16 @@ func (b *resumingBody) open() error {
 		return err
 	}
 	v := versionOf(rc)
-	if b.opened && v != b.version {
+	if b.given && v != b.version {
 		rc.Close()
-		return fmt.Errorf("get %s: the object was replaced while it was read", b.key)
+		return fmt.Errorf("get %s: %w", b.key, errReplaced)
 	}
-	b.rc, b.version, b.opened = rc, v, true
+	b.rc, b.version = rc, v
 	return nil
 }
+
+// errReplaced ends a body for good, but who begins again may succeed.
+var errReplaced = fmt.Errorf("%w: the object was replaced while it was read", ErrUnreachable)
 
 func (b *resumingBody) Version() string { return b.version }
 
@@ -63,7 +66,10 @@ func (b *resumingBody) Read(p []byte) (int, error) {
 	for {
 		if b.rc == nil {
 			if err := b.open(); err != nil {
-				if err = b.patience.again(b.ctx, err); err != nil {
+				if !errors.Is(err, errReplaced) {
+					err = b.patience.again(b.ctx, err)
+				}
+				if err != nil {
 					b.err = err
 					return 0, err
 				}
@@ -76,6 +82,7 @@ func (b *resumingBody) Read(p []byte) (int, error) {
 			b.left -= int64(n)
 		}
 		if n > 0 {
+			b.given = true
 			b.patience.progress()
 		}
 		if err == nil {

@@ -42,8 +42,8 @@ type RetryEvent struct {
 
 // Retry tries again what failed with ErrUnreachable, and nothing else.
 //
-// Get goes on where a broken body broke off, if the object is still the same,
-// and so does List. Put is exact over retries: when a try failed in a way that
+// Get goes on where a broken body broke off, and so does List. If the object has
+// been replaced meanwhile the body ends with ErrUnreachable: begin again. Put is exact over retries: when a try failed in a way that
 // leaves open whether the object was stored, and a later one finds it there,
 // the bytes there are compared with body, and if they are the same Put
 // succeeded. So two writers of equal bytes under one key may both be told that

@@ -92,6 +92,8 @@ type Resolution struct {
 	LastKept  *walindex.Transaction // the last commit before the stop; nil: none since the backup
 	FirstLost *walindex.Transaction // the first commit after it; nil: none is known
 	Settings  repository.Settings   // the greatest that replay demands
+	// Tablespaces are made by the replay, where they stood on the source.
+	Tablespaces []walindex.Tablespace
 }
 
 // Resolve finds the one byte that a target means, and the backup to start from.
@@ -217,8 +219,13 @@ func (r *Resolution) lost(tx *walindex.Transaction) bool {
 	return at.After(r.Target.Time) || r.Target.Exclusive && at.Equal(r.Target.Time)
 }
 
-// demand raises the settings to what the parameter changes before stop demand.
+// demand notes what the records before stop demand: settings and tablespaces.
 func (r *Resolution) demand(x *walindex.Index, stop pg.LSN) {
+	for _, t := range x.Tablespaces {
+		if t.Start < stop && t.Start >= r.Backup.StartLSN {
+			r.Tablespaces = append(r.Tablespaces, t)
+		}
+	}
 	s := &r.Settings
 	for _, p := range x.Parameters {
 		if p.Start >= stop {

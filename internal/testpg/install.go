@@ -88,3 +88,17 @@ func ownTree(name string) error {
 		return os.Lchown(p, int(c.Uid), int(c.Gid))
 	})
 }
+
+// Owner is the user that servers run as: postgres if the test runs as root, and
+// -1, -1 if they run as the test's own.
+func Owner(t testing.TB) (uid, gid int) {
+	t.Helper()
+	c, err := account()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c == nil {
+		return -1, -1
+	}
+	return int(c.Uid), int(c.Gid)
+}

@@ -117,7 +117,7 @@ func roundTrip(t *testing.T, s blob.Store) {
 		"big/object":               big,
 		"A-Z_a-z.0-9=+@/b.tar.zst": "all the bytes a key may have",
 		strings.Repeat("p", 200):   "longest part",
-		strings.Repeat(strings.Repeat("q", 89)+"/", 9) + strings.Repeat("q", 90): "longest key",
+		strings.Repeat(strings.Repeat("q", 88)+"/", 9) + strings.Repeat("q", 89): "a key with room for a short prefix",
 	}
 	for k, c := range contents {
 		put(t, s, k, c)
@@ -263,6 +263,9 @@ func replace(t *testing.T, s blob.Store) {
 		default:
 		}
 		got, err := get(t.Context(), s, "a/b", 0, -1)
+		if errors.Is(err, blob.ErrUnreachable) {
+			continue // a body that broke and cannot be continued with another
+		}
 		if err != nil {
 			t.Errorf("get while replaced: %v", err)
 		} else if got != contents[0] && got != contents[1] {

@@ -116,7 +116,13 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, er
 			}
 		}
 		l := lister{s: s, ctx: ctx, yield: yield}
-		if err := l.folder(dir, rest); err != nil && !errors.Is(err, errStop) {
+		// That there is nothing is said by an empty directory too, so the root
+		// is looked at first, and again wherever something is missing.
+		err := s.checkRoot()
+		if err == nil {
+			err = l.folder(dir, rest)
+		}
+		if err != nil && !errors.Is(err, errStop) {
 			yield(blob.Info{}, fmt.Errorf("list %s: %w", prefix, err))
 		}
 	}

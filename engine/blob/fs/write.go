@@ -91,8 +91,8 @@ func (s *Store) exists(key string) error {
 }
 
 // write makes a durable file in .tmp with the bytes of body.
-func (s *Store) write(ctx context.Context, body blob.Body) (tmp string, err error) {
-	tmp = filepath.Join(s.root, tmpDir, rand.Text())
+func (s *Store) write(ctx context.Context, body blob.Body) (_ string, err error) {
+	tmp := filepath.Join(s.root, tmpDir, rand.Text())
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if isAbsent(err) {
 		if err := s.makeTmp(); err != nil {

@@ -89,7 +89,8 @@ func (c *Conn) ReadSlot(ctx context.Context, name string) (s Slot, found bool, e
 
 // CreateSlot makes a physical slot. With reserveWAL the server keeps WAL for it
 // from its last checkpoint on; without, only once something has streamed. A
-// temporary slot ends with the connection. ErrSlotExists if there is one.
+// temporary slot ends with the connection, and before that with the first error
+// the server answers with on it. ErrSlotExists if there is one.
 func (c *Conn) CreateSlot(ctx context.Context, name string, reserveWAL, temporary bool) error {
 	quoted, err := slotName(name)
 	if err != nil {

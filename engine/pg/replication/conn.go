@@ -101,37 +101,43 @@ func open(ctx context.Context, config *pgconn.Config) (*Conn, error) {
 }
 
 // validate puts checks of target_session_attrs that a walsender can answer in
-// the place of those that run SQL functions.
+// the place of pgconn's, which run SQL or write SHOW in small letters.
 func validate(check pgconn.ValidateConnectFunc) pgconn.ValidateConnectFunc {
 	is := func(f pgconn.ValidateConnectFunc) bool {
 		return reflect.ValueOf(check).Pointer() == reflect.ValueOf(f).Pointer()
 	}
-	var primary, standby error
+	var ifReadOnly, ifNot error
+	standby := false
 	switch {
+	case is(pgconn.ValidateConnectTargetSessionAttrsReadWrite):
+		ifReadOnly = pgconn.ErrReadOnlyConnection
+	case is(pgconn.ValidateConnectTargetSessionAttrsReadOnly):
+		ifNot = pgconn.ErrReadWriteConnection
 	case is(pgconn.ValidateConnectTargetSessionAttrsPrimary):
-		standby = pgconn.ErrStandbyConnection
+		ifReadOnly, standby = pgconn.ErrStandbyConnection, true
 	case is(pgconn.ValidateConnectTargetSessionAttrsStandby):
-		primary = pgconn.ErrPrimaryConnection
-	case is(pgconn.ValidateConnectTargetSessionAttrsPreferStandby):
-		// libpq's second round, with any server, needs an error type that only
-		// pgconn can make: take what the first round finds.
-		return nil
+		ifNot, standby = pgconn.ErrPrimaryConnection, true
 	default:
-		return check
+		// prefer-standby: the round that takes any server after all needs an
+		// error that only pgconn can make, so that the first one is taken.
+		return nil
 	}
 	return func(ctx context.Context, c *pgconn.PgConn) error {
-		in := c.ParameterStatus("in_hot_standby") // 14 and later
-		if in == "" {
+		is := ""
+		if standby {
+			is = c.ParameterStatus("in_hot_standby") // 14 and later
+		}
+		if is == "" {
 			r, err := c.Exec(ctx, "SHOW transaction_read_only").ReadAll()
 			if err != nil {
 				return err
 			}
-			in = string(r[0].Rows[0][0])
+			is = string(r[0].Rows[0][0])
 		}
-		if in == "on" {
-			return standby
+		if is == "on" {
+			return ifReadOnly
 		}
-		return primary
+		return ifNot
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,10 +32,21 @@ func TestConnectKeepsSecrets(t *testing.T) {
 
 func TestConnect(t *testing.T) {
 	eachMajor(t, func(t *testing.T, major int) {
-		// A locale that is not named might be any language's.
-		s := newServer(t, major, "lc_messages=")
+		// glibc looks for a locale by its directory: C under another name is
+		// one that a client cannot know to be English.
+		locales := t.TempDir()
+		if err := os.Symlink("/usr/lib/locale/C.utf8", filepath.Join(locales, "xx_XX.utf8")); err != nil {
+			t.Fatal(err)
+		}
+		for dir := locales; dir != os.TempDir(); dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("LOCPATH", locales)
+		s := newServer(t, major, "lc_messages=xx_XX.utf8")
 		s.sql(t, "create role watcher login replication; create role nobody login")
-		for user, want := range map[string]string{"postgres": "C", "watcher": ""} {
+		for user, want := range map[string]string{"postgres": "C", "watcher": "xx_XX.utf8"} {
 			c, err := replication.Connect(t.Context(), fmt.Sprintf("host=%s user=%s replication=database", s.sock, user))
 			if err != nil {
 				t.Fatal(err)

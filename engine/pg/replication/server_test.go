@@ -5,9 +5,16 @@ package replication_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -28,6 +35,7 @@ var majors = []int{13, 15, 18}
 type server struct {
 	bin, dir, sock string
 	settings       []string
+	port           int // 0 is the usual one
 	proc           *exec.Cmd
 	done           chan struct{}
 	log            *bytes.Buffer
@@ -112,6 +120,11 @@ func (s *server) start(t testing.TB) {
 			c.Close(t.Context())
 			return
 		}
+		select {
+		case <-done:
+			t.Fatalf("the server stopped: %s", s.log)
+		default:
+		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the server does not answer: %v", err)
 		}
@@ -157,7 +170,44 @@ func (s *server) standby(t testing.TB) *server {
 	return f
 }
 
+// offerTLS makes the server listen on a loopback port, with a certificate. Its
+// socket moves to that port's name too.
+func (s *server) offerTLS(t testing.TB) int {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	s.port = free.Addr().(*net.TCPAddr).Port
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, about, about, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"server.crt": {Type: "CERTIFICATE", Bytes: cert}, "server.key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		name = filepath.Join(s.dir, name)
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		chown(t, name)
+	}
+	s.settings = append(s.settings, "listen_addresses=127.0.0.1", "ssl=on", fmt.Sprintf("port=%d", s.port))
+	return s.port
+}
+
 func (s *server) info() string {
+	if s.port != 0 {
+		return fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres application_name=under_test", s.sock, s.port)
+	}
 	return fmt.Sprintf("host=%s user=postgres dbname=postgres application_name=under_test", s.sock)
 }
 

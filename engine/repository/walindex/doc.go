@@ -20,6 +20,7 @@
 //	  5 timelines      n × { start, timeline, previous, time }
 //	  6 backup ends    n × { start, start of the backup }
 //	  7 bytes          n × { resource manager u8, records, bytes }
+//	  8 tablespaces    n × { start, oid, path }
 //
 // LSNs, xids and times are varint differences to the entry before in their
 // section. An unknown tag is passed over: later versions add sections. The whole

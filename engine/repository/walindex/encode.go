@@ -24,6 +24,7 @@ const (
 	tagTimelines
 	tagBackupEnds
 	tagBytes
+	tagTablespaces
 )
 
 // deltas writes or reads numbers as differences to the one before of their kind.
@@ -99,6 +100,13 @@ func (x *Index) Encode() []byte {
 	b = section(b, tagBackupEnds, len(x.BackupEnds), func(b []byte, i int, d *deltas) []byte {
 		b = diff(b, &d.lsn, int64(x.BackupEnds[i].Start))
 		return diff(b, &d.end, int64(x.BackupEnds[i].From))
+	})
+	b = section(b, tagTablespaces, len(x.Tablespaces), func(b []byte, i int, d *deltas) []byte {
+		t := &x.Tablespaces[i]
+		b = diff(b, &d.lsn, int64(t.Start))
+		b = binary.AppendUvarint(b, uint64(t.Oid))
+		b = binary.AppendUvarint(b, uint64(len(t.Path)))
+		return append(b, t.Path...)
 	})
 	return section(b, tagBytes, len(x.Bytes), func(b []byte, i int, _ *deltas) []byte {
 		n := &x.Bytes[i]
@@ -227,6 +235,12 @@ func (x *Index) decodeSection(tag uint64, r *wire.Reader) {
 			n.Rmgr = walscan.RmgrID(r.U8())
 			n.Records = r.Uvarint()
 			n.Bytes = r.Uvarint()
+		})
+	case tagTablespaces:
+		x.Tablespaces = entries(r, 3, func(t *Tablespace, d *deltas) {
+			t.Start = pg.LSN(undiff(r, &d.lsn))
+			t.Oid = pg.Oid(r.U32())
+			t.Path = string(r.Bytes(r.Uvarint()))
 		})
 	default:
 		r.B = nil // a section of a later version

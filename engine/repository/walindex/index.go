@@ -32,6 +32,7 @@ type Index struct {
 	Timelines     []TimelineChange
 	BackupEnds    []BackupEnd
 	Bytes         []RmgrBytes
+	Tablespaces   []Tablespace
 }
 
 // Transaction is the end of one, or its being prepared.
@@ -77,6 +78,13 @@ type BackupEnd struct {
 	Start, From pg.LSN
 }
 
+// Tablespace is one that was made: replay makes its directory where it stood.
+type Tablespace struct {
+	Start pg.LSN
+	Oid   pg.Oid
+	Path  string
+}
+
 // RmgrBytes is what one resource manager wrote.
 type RmgrBytes struct {
 	Rmgr    walscan.RmgrID
@@ -112,6 +120,12 @@ func (b *Builder) Add(r *walscan.Record) error {
 		return b.addXact(r)
 	case walscan.RmgrXLOG:
 		return b.addXLOG(r)
+	case walscan.RmgrTablespace:
+		t, ok, err := r.TablespaceCreate()
+		if err != nil || !ok {
+			return wrap(r, err)
+		}
+		b.x.Tablespaces = append(b.x.Tablespaces, Tablespace{r.Start, t.Oid, t.Path})
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/google/uuid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -28,8 +29,9 @@ import (
 // Store is a directory of objects. It has no state of its own but the path, so
 // any number may be open on one directory, in any number of processes.
 type Store struct {
-	dir   string
-	clock func() time.Time
+	dir    string
+	clock  func() time.Time
+	notify func() (*fsnotify.Watcher, error) // fails when the kernel has no more to give
 }
 
 var _ store.Store = (*Store)(nil)
@@ -44,7 +46,7 @@ func Open(dir string, clock func() time.Time) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
 	}
-	s := &Store{dir: dir, clock: clock}
+	s := &Store{dir: dir, clock: clock, notify: fsnotify.NewWatcher}
 	for _, k := range v1alpha1.Kinds() {
 		if err := makeDir(filepath.Join(dir, k.Plural), 0o755); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("open object store: %w", err)

@@ -28,7 +28,7 @@ const (
 	// settle is how long a file must have been gone or broken to be called so:
 	// some editors move the old file away before they write the new one, others
 	// write in place.
-	settle = 100 * time.Millisecond
+	settle = 200 * time.Millisecond
 )
 
 // Watch implements store.Store.
@@ -48,7 +48,7 @@ func (s *Store) Watch(ctx context.Context, kind, namespace string) (<-chan store
 		told: make(map[store.Key]told), news: make(map[store.Key]*news), doubt: make(map[store.Key]int), first: make(map[store.Key]bool),
 	}
 	// Before the first look, so that no change falls in between.
-	if w.notify, err = fsnotify.NewWatcher(); err != nil {
+	if w.notify, err = s.notify(); err != nil {
 		w.notify, w.every = &fsnotify.Watcher{}, rescanAlone
 	}
 	w.listen()

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbcli/kbcli/engine/pg"
+)
+
+// Feed brings WAL from the repository into a directory, ahead of a server that
+// recovers. The server's restore_command takes a file that is there by renaming
+// it; what is not there it asks for with Await, which ends the recovery only if
+// the Feed says so, and breaks it off if the Feed failed or died.
+//
+//	repository ──fetch, several at once──▶ dir/SEGMENT ──mv──▶ pg_wal
+//	                                       dir/want-NAME ◀── Await
+//	                                       dir/absent-NAME, dir/failed ──▶ Await
+type Feed struct {
+	Dir   string // on the file system of the data directory
+	First uint64 // number of the first segment
+	Last  uint64 // of the last; what lies behind it is absent
+	Ahead int    // how many segments may wait in Dir
+	Jobs  int    // how many are fetched at once
+
+	Size pg.SegmentSize
+	// Segment names segment n on the path that is recovered.
+	Segment func(n uint64) pg.Segment
+	// Fetch gives its raw bytes, padded to a whole segment.
+	Fetch func(ctx context.Context, n uint64) ([]byte, error)
+	// Histories are the history files that the server may ask for, by name.
+	Histories map[string][]byte
+	// Own sets the owner of a file, if the server runs as another user.
+	Own func(path string) error
+	// Fed, if set, is told each segment when it is ready.
+	Fed func(n uint64)
+
+	numbers map[string]uint64 // of the segments on the path, by name
+
+	mu      sync.Mutex
+	brought map[uint64]bool
+}
+
+const (
+	feedLock   = "lock"
+	feedFailed = "failed"
+	wantPrefix = "want-"
+	absentMark = "absent-"
+	feedPoll   = 10 * time.Millisecond
+)
+
+// Run feeds until ctx ends. An error is also told to the recovering server, which
+// then breaks off.
+func (f *Feed) Run(ctx context.Context) error {
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
+	}
+	lock := flock.New(filepath.Join(f.Dir, feedLock))
+	ok, err := lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
+	}
+	if !ok {
+		return fmt.Errorf("feed WAL: another process feeds %s", f.Dir)
+	}
+	defer lock.Close()
+	for _, path := range []string{f.Dir, filepath.Join(f.Dir, feedLock)} {
+		if err := f.own(path); err != nil {
+			return err
+		}
+	}
+	f.numbers, f.brought = map[string]uint64{}, map[uint64]bool{}
+	for n := f.First; n <= f.Last; n++ {
+		f.numbers[f.Size.Name(f.Segment(n))] = n
+	}
+	for name, content := range f.Histories {
+		if err := f.bring(name, content); err != nil {
+			return f.fail(err)
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.ahead(gctx) })
+	g.Go(func() error { return f.answer(gctx) })
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return f.fail(err)
+	}
+	return nil
+}
+
+// fail tells the server why there is no more.
+func (f *Feed) fail(err error) error {
+	return errors.Join(err, f.bring(feedFailed, []byte(err.Error()+"\n")))
+}
+
+// ahead brings all segments in order of need, as many at once as may be.
+func (f *Feed) ahead(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(f.Jobs, 1))
+	for n := f.First; n <= f.Last; n++ {
+		if err := f.room(ctx, n); err != nil {
+			break
+		}
+		g.Go(func() error { return f.one(ctx, n) })
+	}
+	return g.Wait()
+}
+
+// room waits until few enough segments wait to be taken.
+func (f *Feed) room(ctx context.Context, n uint64) error {
+	behind := n - f.First
+	if behind < uint64(f.Ahead) {
+		return ctx.Err()
+	}
+	oldest := filepath.Join(f.Dir, f.Size.Name(f.Segment(n-uint64(f.Ahead))))
+	for {
+		if _, err := os.Lstat(oldest); err != nil {
+			return ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(feedPoll):
+		}
+	}
+}
+
+func (f *Feed) one(ctx context.Context, n uint64) error {
+	raw, err := f.Fetch(ctx, n)
+	if err != nil {
+		return fmt.Errorf("fetch WAL segment %s: %w", f.Size.Name(f.Segment(n)), err)
+	}
+	if err := f.bring(f.Size.Name(f.Segment(n)), raw); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.brought[n] = true
+	f.mu.Unlock()
+	if f.Fed != nil {
+		f.Fed(n)
+	}
+	return nil
+}
+
+// bring puts a whole file under its name.
+func (f *Feed) bring(name string, content []byte) error {
+	path := filepath.Join(f.Dir, name)
+	tmp := filepath.Join(f.Dir, "."+name)
+	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
+	}
+	if err := f.own(tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
+	}
+	return nil
+}
+
+func (f *Feed) own(path string) error {
+	if f.Own == nil {
+		return nil
+	}
+	return f.Own(path)
+}
+
+// answer looks for what Await wants: a segment that was taken before is brought
+// again, and what is not on the path is declared absent.
+func (f *Feed) answer(ctx context.Context) error {
+	for {
+		names, err := filepath.Glob(filepath.Join(f.Dir, wantPrefix+"*"))
+		if err != nil {
+			return err
+		}
+		for _, want := range names {
+			name := strings.TrimPrefix(filepath.Base(want), wantPrefix)
+			if err := os.Remove(want); err != nil {
+				return fmt.Errorf("feed WAL: %w", err)
+			}
+			if err := f.give(ctx, name); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(feedPoll):
+		}
+	}
+}
+
+func (f *Feed) give(ctx context.Context, name string) error {
+	if _, err := os.Lstat(filepath.Join(f.Dir, name)); err == nil {
+		return nil
+	}
+	if content, ok := f.Histories[name]; ok {
+		return f.bring(name, content)
+	}
+	if n, ok := f.numbers[name]; ok {
+		f.mu.Lock()
+		again := f.brought[n]
+		f.mu.Unlock()
+		if !again {
+			return nil // it is on its way
+		}
+		return f.one(ctx, n)
+	}
+	return f.bring(absentMark+name, nil)
+}
+
+// Command is the restore_command for a Feed: a file that waits is taken by the
+// shell alone, all else is asked with Await through program, which is called with
+// the words await, the directory, %f and %p. It fails if a path cannot be quoted.
+func (f *Feed) Command(program string) (string, error) {
+	for _, p := range []string{f.Dir, program} {
+		if strings.ContainsAny(p, "'%\\\n") {
+			return "", fmt.Errorf("path %q has a character that restore_command cannot carry", p)
+		}
+	}
+	return fmt.Sprintf(`[ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p";; *) mv '%[1]s/%%f' "%%p";; esac || exec %[2]s '%[1]s' %%f "%%p"`, f.Dir, program), nil
+}
+
+// The exit codes of a restore_command. Up to 125 PostgreSQL reads as "there is no
+// such file" and may end the recovery there; above, it breaks off.
+const (
+	AwaitFound  = 0
+	AwaitAbsent = 1
+	AwaitBroken = 200
+)
+
+// Await takes the file name from the Feed at dir to path, waiting for it. The error
+// comes with AwaitBroken and says why recovery must not go on.
+func Await(ctx context.Context, dir, name, path string) (code int, err error) {
+	if strings.ContainsAny(name, "/\\") {
+		return AwaitBroken, fmt.Errorf("%q is not a WAL file name", name)
+	}
+	file := filepath.Join(dir, name)
+	asked := false
+	for {
+		if _, err := os.Lstat(file); err == nil {
+			return take(file, path)
+		}
+		if reason, err := os.ReadFile(filepath.Join(dir, feedFailed)); err == nil {
+			return AwaitBroken, fmt.Errorf("WAL cannot be fed: %s", strings.TrimSpace(string(reason)))
+		}
+		absent := filepath.Join(dir, absentMark+name)
+		if _, err := os.Lstat(absent); err == nil {
+			if err := os.Remove(absent); err != nil {
+				return AwaitBroken, err
+			}
+			return AwaitAbsent, nil
+		}
+		if err := alive(dir); err != nil {
+			return AwaitBroken, err
+		}
+		if !asked {
+			asked = true
+			if err := os.WriteFile(filepath.Join(dir, wantPrefix+name), nil, 0o600); err != nil {
+				return AwaitBroken, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return AwaitBroken, ctx.Err()
+		case <-time.After(feedPoll):
+		}
+	}
+}
+
+func take(file, path string) (int, error) {
+	if !strings.HasSuffix(file, ".history") {
+		if err := os.Rename(file, path); err != nil {
+			return AwaitBroken, err
+		}
+		return AwaitFound, nil
+	}
+	b, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		return AwaitBroken, err
+	}
+	return AwaitFound, nil
+}
+
+// alive fails if nobody holds the Feed's lock: a Feed that died must not look like
+// the end of the log.
+func alive(dir string) error {
+	lock := flock.New(filepath.Join(dir, feedLock))
+	defer lock.Close()
+	ok, err := lock.TryRLock()
+	if err != nil {
+		return fmt.Errorf("the process that feeds WAL cannot be looked for: %w", err)
+	}
+	if ok {
+		return errors.New("the process that feeds WAL has died")
+	}
+	return nil
+}

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
+)
+
+// Into says where a backup is unpacked.
+type Into struct {
+	// DataDirectory must not exist or be empty.
+	DataDirectory string
+	// Tablespaces holds a directory for each tablespace, named by its OID. Needed
+	// when the backup has any.
+	Tablespaces string
+	// UID and GID own what is written; -1 leaves it to the process.
+	UID, GID int
+	Jobs     int
+	Progress func(done, total int64)
+}
+
+// NoRoomError says that the disk is too small for what would be written.
+type NoRoomError struct {
+	Dir        string
+	Need, Free int64
+}
+
+func (e *NoRoomError) Error() string {
+	return fmt.Sprintf("%s has %d bytes free, the restore needs %d", e.Dir, e.Free, e.Need)
+}
+
+// NotEmptyError says that the target directory holds something.
+type NotEmptyError struct{ Dir string }
+
+func (e *NotEmptyError) Error() string { return fmt.Sprintf("directory %s is not empty", e.Dir) }
+
+// CheckRoom fails unless the target is empty and has room for the data and for
+// the WAL that waits to be replayed.
+func (p *Plan) CheckRoom(into Into) error {
+	entries, err := os.ReadDir(into.DataDirectory)
+	if err == nil && len(entries) > 0 {
+		return &NotEmptyError{into.DataDirectory}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("restore: %w", err)
+	}
+	dir := into.DataDirectory
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		if errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("restore: %s: %w", dir, err)
+		}
+		free := int64(st.Bavail) * st.Bsize
+		size := int64(p.lineage.Info().SegmentSize)
+		need := p.BackupBytes + min(int64(p.Segments), feedAhead+4)*size + 64<<20
+		if free < need {
+			return &NoRoomError{dir, need, free}
+		}
+		return nil
+	}
+}
+
+// Fetch unpacks the backup of the plan. What it leaves cannot be started without
+// recovery; a failed Fetch leaves a directory that cannot be started at all.
+func (p *Plan) Fetch(ctx context.Context, into Into) error {
+	if err := p.CheckRoom(into); err != nil {
+		return err
+	}
+	files, err := p.lineage.Files(ctx, p.manifest)
+	if err != nil {
+		return err
+	}
+	f := &fetcher{plan: p, into: into, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files))}
+	for i := range files.Files {
+		f.total += files.Files[i].Size
+	}
+	if err := f.layout(); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer f.close()
+	if err := f.unpack(ctx); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	if err := f.finish(); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	return nil
+}
+
+// fetcher writes one backup's files.
+type fetcher struct {
+	plan  *Plan
+	into  Into
+	files *repository.Files
+	data  *os.Root
+	space map[pg.Oid]*os.Root
+
+	total   int64
+	done    atomic.Int64
+	started []atomic.Bool
+
+	mu   sync.Mutex
+	sums [][]sum // by file
+}
+
+// sum is the CRC-32C of a stretch of a file.
+type sum struct {
+	offset, length int64
+	crc            uint32
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+const controlPath = "global/pg_control"
+
+func (f *fetcher) own(root *os.Root, name string) error {
+	if f.into.UID < 0 {
+		return nil
+	}
+	return root.Lchown(name, f.into.UID, f.into.GID)
+}
+
+func (f *fetcher) open(dir string) (*os.Root, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := root.Chmod(".", 0o700); err != nil {
+		return nil, err
+	}
+	return root, f.own(root, ".")
+}
+
+// layout makes all directories, and every file that has no bytes.
+func (f *fetcher) layout() error {
+	var err error
+	if f.data, err = f.open(f.into.DataDirectory); err != nil {
+		return err
+	}
+	f.space = map[pg.Oid]*os.Root{}
+	for _, t := range f.plan.manifest.Tablespaces {
+		if f.into.Tablespaces == "" {
+			return fmt.Errorf("the backup has the tablespace %d (%s) and no place for it was given", t.Oid, t.Location)
+		}
+		dir := filepath.Join(f.into.Tablespaces, fmt.Sprint(t.Oid))
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+			return &NotEmptyError{dir}
+		}
+		if f.space[t.Oid], err = f.open(dir); err != nil {
+			return err
+		}
+	}
+	for i := range f.files.Files {
+		e := &f.files.Files[i]
+		root, name := f.place(e.Path)
+		switch {
+		case name == "":
+			// the tablespace's own entry: a link
+			if err := f.link(e.Path); err != nil {
+				return err
+			}
+		case e.Kind == repository.Directory:
+			if err := root.Mkdir(name, 0o700); err != nil {
+				return err
+			}
+			if err := f.own(root, name); err != nil {
+				return err
+			}
+			if mode := os.FileMode(e.Mode); mode&0o777 != 0o700 {
+				if err := root.Chmod(name, mode); err != nil {
+					return err
+				}
+			}
+		case e.Kind == repository.RegularFile && e.Size == 0:
+			if err := f.write(i, nil, 0); err != nil {
+				return err
+			}
+		case e.Kind == repository.Symlink:
+			return fmt.Errorf("the backup has a symbolic link at %s, which is not restored", e.Path)
+		}
+	}
+	return nil
+}
+
+// place finds the root that a path of the backup lies in, and its name there; an
+// empty name is the tablespace itself.
+func (f *fetcher) place(p string) (*os.Root, string) {
+	rest, ok := strings.CutPrefix(p, "pg_tblspc/")
+	if !ok {
+		return f.data, filepath.FromSlash(p)
+	}
+	id, inside, _ := strings.Cut(rest, "/")
+	for oid, root := range f.space {
+		if id == fmt.Sprint(oid) {
+			return root, filepath.FromSlash(inside)
+		}
+	}
+	return f.data, filepath.FromSlash(p) // made in place (allow_in_place_tablespaces)
+}
+
+func (f *fetcher) link(p string) error {
+	name := filepath.FromSlash(p)
+	to, err := filepath.Abs(filepath.Join(f.into.Tablespaces, path.Base(p)))
+	if err != nil {
+		return err
+	}
+	if err := f.data.Symlink(to, name); err != nil {
+		return err
+	}
+	return f.own(f.data, name)
+}
+
+// job is one frame and the stretches of files that it gives.
+type job struct {
+	frame  repository.FrameInfo
+	writes []stretch
+}
+
+type stretch struct {
+	file   int
+	offset int64
+	skip   uint32
+	length uint32
+}
+
+// unpack reads every pack once and writes what is in it.
+func (f *fetcher) unpack(ctx context.Context) error {
+	packs := make([][]job, len(f.files.Packs))
+	frames := make([]*job, len(f.files.Frames))
+	for i := range f.files.Files {
+		var at int64
+		for _, x := range f.files.Files[i].Extents {
+			j := frames[x.Frame]
+			if j == nil {
+				j = &job{frame: f.files.Frames[x.Frame].FrameInfo}
+				frames[x.Frame] = j
+			}
+			j.writes = append(j.writes, stretch{i, at, x.Skip, x.Length})
+			at += int64(x.Length)
+		}
+	}
+	for n, j := range frames {
+		if j != nil {
+			pack := f.files.Frames[n].Pack
+			packs[pack] = append(packs[pack], *j)
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(f.into.Jobs, 1))
+	for n, jobs := range packs {
+		if len(jobs) == 0 {
+			continue
+		}
+		g.Go(func() error { return f.pack(ctx, f.files.Packs[n], jobs) })
+	}
+	return g.Wait()
+}
+
+func (f *fetcher) pack(ctx context.Context, ref repository.PackRef, jobs []job) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	slices.SortFunc(jobs, func(a, b job) int { return int(int64(a.frame.Offset) - int64(b.frame.Offset)) })
+	infos := make([]repository.FrameInfo, len(jobs))
+	for i := range jobs {
+		infos[i] = jobs[i].frame
+	}
+	w := &openFile{file: -1}
+	defer w.close()
+	err := f.plan.lineage.ReadFrames(ctx, ref, infos, func(i int, raw []byte) error {
+		for _, s := range jobs[i].writes {
+			if err := f.writeTo(w, s.file, raw[s.skip:s.skip+s.length], s.offset); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+	return errors.Join(err, w.close())
+}
+
+// openFile keeps the file that was written last open: frames of one file follow
+// each other.
+type openFile struct {
+	file int
+	f    *os.File
+}
+
+func (o *openFile) close() error {
+	if o.f == nil {
+		return nil
+	}
+	err := o.f.Close()
+	o.f, o.file = nil, -1
+	return err
+}
+
+func (f *fetcher) write(i int, b []byte, offset int64) error {
+	w := &openFile{file: -1}
+	err := f.writeTo(w, i, b, offset)
+	return errors.Join(err, w.close())
+}
+
+func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
+	e := &f.files.Files[i]
+	if w.file != i {
+		if err := w.close(); err != nil {
+			return err
+		}
+		root, name := f.place(e.Path)
+		file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE, os.FileMode(e.Mode))
+		if err != nil {
+			return err
+		}
+		w.f, w.file = file, i
+		if f.started[i].CompareAndSwap(false, true) {
+			if err := f.begin(file, e); err != nil {
+				return err
+			}
+		}
+	}
+	if e.Path == controlPath {
+		if offset != 0 || int64(len(b)) != e.Size {
+			return fmt.Errorf("the backup's control file is in pieces")
+		}
+		var err error
+		if b, err = pg.InvalidateCheckpoint(b); err != nil {
+			return err
+		}
+	}
+	if len(b) > 0 {
+		if _, err := w.f.WriteAt(b, offset); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	f.sums[i] = append(f.sums[i], sum{offset, int64(len(b)), crc32.Checksum(b, castagnoli)})
+	f.mu.Unlock()
+	done := f.done.Add(int64(len(b)))
+	if f.into.Progress != nil {
+		f.into.Progress(done, f.total)
+	}
+	return nil
+}
+
+func (f *fetcher) begin(file *os.File, e *repository.File) error {
+	if f.into.UID >= 0 {
+		if err := file.Chown(f.into.UID, f.into.GID); err != nil {
+			return err
+		}
+	}
+	if e.Mode&^0o700 != 0 {
+		return file.Chmod(os.FileMode(e.Mode)) // the umask may have taken some of it
+	}
+	return nil
+}
+
+// finish writes backup_label and tablespace_map, the manifest that pg_verifybackup
+// reads, and makes everything durable.
+func (f *fetcher) finish() error {
+	m := f.plan.manifest
+	extra := []extraFile{{"backup_label", m.Label}}
+	if len(m.TablespaceMap) > 0 {
+		links := make(pg.TablespaceMap, 0, len(m.Tablespaces))
+		for _, t := range m.Tablespaces {
+			dir, err := filepath.Abs(filepath.Join(f.into.Tablespaces, fmt.Sprint(t.Oid)))
+			if err != nil {
+				return err
+			}
+			links = append(links, pg.TablespaceLink{OID: t.Oid, Path: dir})
+		}
+		extra = append(extra, extraFile{"tablespace_map", links.Bytes(m.Version / 10000)})
+	}
+	for _, x := range extra {
+		if err := f.put(x.name, x.content); err != nil {
+			return err
+		}
+	}
+	manifest, err := f.backupManifest(extra)
+	if err != nil {
+		return err
+	}
+	if err := f.put("backup_manifest", manifest); err != nil {
+		return err
+	}
+	for _, t := range f.files.Files {
+		if t.Kind == repository.RegularFile {
+			root, name := f.place(t.Path)
+			at := time.UnixMicro(t.ModTime)
+			if err := root.Chtimes(name, at, at); err != nil {
+				return err
+			}
+		}
+	}
+	roots := []*os.Root{f.data}
+	for _, r := range f.space {
+		roots = append(roots, r)
+	}
+	for _, r := range roots {
+		if err := syncFilesystem(r.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type extraFile struct {
+	name    string
+	content []byte
+}
+
+func (f *fetcher) put(name string, content []byte) error {
+	if err := f.data.WriteFile(name, content, 0o600); err != nil {
+		return err
+	}
+	return f.own(f.data, name)
+}
+
+func (f *fetcher) close() {
+	if f.data != nil {
+		_ = f.data.Close()
+	}
+	for _, r := range f.space {
+		_ = r.Close()
+	}
+}
+
+// syncFilesystem makes everything on dir's file system durable: with tens of
+// thousands of files that is one wait instead of as many.
+func syncFilesystem(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/walindex"
+)
+
+// Plan is what a restore will do.
+type Plan struct {
+	Lineage  string        `json:"lineage"`
+	SystemID pg.SystemID   `json:"systemIdentifier"`
+	Major    int           `json:"major"`
+	Timeline pg.TimelineID `json:"timeline"`
+
+	Target string    `json:"target"` // as it was asked for
+	Time   time.Time `json:"time"`   // the moment that is reached
+
+	Window catalog.Window `json:"window"`
+
+	Backup      string    `json:"backup"`
+	BackupTime  time.Time `json:"backupTime"` // when it ended
+	BackupBytes int64     `json:"backupBytes"`
+	StoredBytes int64     `json:"storedBytes"`
+
+	// Stop is the record at which recovery ends; Inclusive tells whether it is replayed.
+	StopLSN   pg.LSN `json:"stopLSN"`
+	Inclusive bool   `json:"inclusive"`
+	Immediate bool   `json:"immediate,omitempty"` // as soon as the backup is consistent
+	EndLSN    pg.LSN `json:"endLSN"`              // what recovery must have reached
+
+	Segments int           `json:"segments"`
+	WALBytes int64         `json:"walBytes"`
+	Estimate time.Duration `json:"estimate"` // nanoseconds
+
+	LastKept  *Commit `json:"lastKept,omitempty"`
+	FirstLost *Commit `json:"firstLost,omitempty"`
+
+	Settings    repository.Settings     `json:"settings"`
+	Tablespaces []repository.Tablespace `json:"tablespaces,omitempty"`
+
+	path     catalog.Path
+	manifest *repository.Manifest
+	lineage  *repository.Lineage
+}
+
+// Commit is a transaction beside the stop.
+type Commit struct {
+	XID     pg.XID    `json:"xid"`
+	Time    time.Time `json:"time"`
+	LSN     pg.LSN    `json:"lsn"`
+	Dropped int       `json:"dropped,omitempty"` // files of relations that it removed
+}
+
+func commitOf(t *walindex.Transaction) *Commit {
+	if t == nil {
+		return nil
+	}
+	return &Commit{XID: t.XID, Time: t.Time.Time(), LSN: t.Start, Dropped: len(t.Dropped)}
+}
+
+// TablespaceMadeError says that replay would make a tablespace's directory at a
+// place that is the source's own.
+type TablespaceMadeError struct {
+	LSN  pg.LSN
+	Path string
+}
+
+func (e *TablespaceMadeError) Error() string {
+	return fmt.Sprintf("a tablespace was created at %s (LSN %s) after the backup: replay would write into that directory", e.Path, e.LSN)
+}
+
+// rates for the estimate, in bytes a second: one core of replay at a mix of full
+// pages and small records, and unpacking on two cores.
+const (
+	replayRate = 150 << 20
+	fetchRate  = 400 << 20
+)
+
+// MakePlan turns a resolved target into a plan.
+func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan, error) {
+	r, err := c.Resolve(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Tablespaces) > 0 {
+		first := r.Tablespaces[0]
+		return nil, &TablespaceMadeError{first.Start, first.Path}
+	}
+	info := c.Lineage().Info()
+	p := &Plan{
+		Lineage: info.ID, SystemID: info.SystemID, Major: info.Major, Timeline: r.Path.Timeline,
+		Target: t.String(), Time: r.Time, Window: r.Window,
+		Backup: r.Backup.Name, BackupTime: r.Backup.StopTime,
+		BackupBytes: r.Backup.DataBytes, StoredBytes: r.Backup.Stored,
+		StopLSN: r.Stop.LSN, Inclusive: r.Stop.Inclusive, Immediate: r.Stop.Immediate, EndLSN: r.Stop.Next,
+		LastKept: commitOf(r.LastKept), FirstLost: commitOf(r.FirstLost),
+		Settings: r.Settings, Tablespaces: r.Backup.Tablespaces,
+		path: r.Path, manifest: r.Backup, lineage: c.Lineage(),
+	}
+	size := info.SegmentSize
+	first, last := size.Number(r.Backup.StartLSN), size.Number(max(p.EndLSN, 1)-1)
+	p.Segments = int(last-first) + 1
+	p.WALBytes = int64(p.EndLSN - r.Backup.StartLSN)
+	p.Estimate = time.Duration(float64(p.BackupBytes)/fetchRate*float64(time.Second)) +
+		time.Duration(float64(p.WALBytes)/replayRate*float64(time.Second)) + time.Second
+	return p, nil
+}

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbcli/kbcli/engine/archive"
+	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/client"
+)
+
+// feedAhead is how many segments of WAL wait beside the data directory.
+const feedAhead = 24
+
+// Recovery says how an unpacked directory is recovered.
+type Recovery struct {
+	Into
+	BinDir  string // of the server's own major version
+	Program string // a program that runs archive.Await, as Feed.Command describes; the server's user gets a copy
+	// Scratch is an empty directory on the data directory's file system, with a
+	// path short enough for a socket.
+	Scratch   string
+	Superuser string // whose name the restored cluster knows; "postgres"
+	Conf      string // a postgresql.conf to use if the directory has none
+	Clock     func() time.Time
+	Log       *slog.Logger
+	// Replayed, if set, is told how many segments were handed to the server.
+	Replayed func(segments int)
+}
+
+// Reached is what a recovery came to.
+type Reached struct {
+	LSN      pg.LSN // where the new timeline begins
+	Timeline pg.TimelineID
+	// LastCommit is when the last transaction that was replayed was committed;
+	// zero if none was.
+	LastCommit time.Time
+	Notes      []string // what was changed in the restored cluster, for people
+}
+
+// NotReachedError says that a recovery ended elsewhere than planned.
+type NotReachedError struct {
+	Planned pg.LSN
+	Reached pg.LSN
+}
+
+func (e *NotReachedError) Error() string {
+	return fmt.Sprintf("recovery ended at %s and not at %s as planned", e.Reached, e.Planned)
+}
+
+// RecoveryError says why the server did not recover, in its own words.
+type RecoveryError struct {
+	Log string // its last lines
+}
+
+func (e *RecoveryError) Error() string {
+	if line := fatalLine(e.Log); line != "" {
+		return "recovery failed: " + line
+	}
+	return "recovery failed"
+}
+
+// fatalLine picks what the server said when it gave up.
+func fatalLine(log string) string {
+	last := ""
+	for line := range strings.Lines(log) {
+		for _, word := range []string{"FATAL:", "PANIC:"} {
+			if _, text, ok := strings.Cut(line, word); ok {
+				last = strings.TrimSpace(text)
+			}
+		}
+	}
+	return last
+}
+
+// Recover replays WAL up to the plan's stop, ends recovery, and compares what was
+// reached with what was planned. After a nil error the directory holds a server that
+// was shut down in order, on a timeline of its own, and is durable.
+func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
+	feed, err := p.feed(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s := &recoverer{plan: p, r: r, feed: feed}
+	if err := s.prepare(); err != nil {
+		return nil, fmt.Errorf("prepare recovery: %w", err)
+	}
+	fctx, stop := context.WithCancel(ctx)
+	g, gctx := errgroup.WithContext(fctx)
+	g.Go(func() error { return feed.Run(gctx) })
+	var reached *Reached
+	g.Go(func() error {
+		defer stop()
+		var err error
+		reached, err = s.run(ctx)
+		return err
+	})
+	err = g.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cleanUp(); err != nil {
+		return nil, err
+	}
+	if err := p.judge(reached.LSN); err != nil {
+		return reached, err
+	}
+	return reached, syncFilesystem(r.DataDirectory)
+}
+
+// judge compares where a recovery ended with the plan. A record's start and the end
+// of the one before differ by the headers of a page between them.
+func (p *Plan) judge(reached pg.LSN) error {
+	size := p.lineage.Info().SegmentSize
+	if bodyOf(size, reached) != bodyOf(size, p.EndLSN) {
+		return &NotReachedError{p.EndLSN, reached}
+	}
+	return nil
+}
+
+// bodyOf steps over a page header that l may stand before.
+func bodyOf(size pg.SegmentSize, l pg.LSN) pg.LSN {
+	const shortHeader, longHeader = 24, 40
+	switch {
+	case size.Offset(l) == 0:
+		return l + longHeader
+	case l%pg.BlockSize == 0:
+		return l + shortHeader
+	}
+	return l
+}
+
+// feed makes the Feed of the plan's WAL.
+func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
+	size := p.lineage.Info().SegmentSize
+	f := &archive.Feed{
+		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
+		First: size.Number(p.manifest.StartLSN), Last: size.Number(max(p.EndLSN, 1) - 1),
+		Ahead: feedAhead, Jobs: max(r.Jobs, 1),
+		Segment: p.path.Segment,
+		Fetch: func(ctx context.Context, n uint64) ([]byte, error) {
+			b, err := catalog.ReadSegment(ctx, p.lineage, p.path, n)
+			if err == nil && len(b) == 0 {
+				err = fmt.Errorf("it is missing from the repository: %w", blob.ErrNotExist)
+			}
+			if pad := int(size) - len(b); pad > 0 {
+				b = append(b, make([]byte, pad)...)
+			}
+			return b, err
+		},
+		Histories: map[string][]byte{},
+	}
+	if r.UID >= 0 {
+		f.Own = func(path string) error { return os.Lchown(path, r.UID, r.GID) }
+	}
+	if r.Replayed != nil {
+		first := f.First
+		f.Fed = func(n uint64) { r.Replayed(int(n-first) + 1) }
+	}
+	// all of them, also of other branches: the new timeline is numbered after
+	// every one that was ever archived
+	tlis, err := p.lineage.Histories(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, tli := range tlis {
+		content, err := p.lineage.History(ctx, tli)
+		if err != nil {
+			return nil, err
+		}
+		f.Histories[pg.HistoryFileName(tli)] = content
+	}
+	return f, nil
+}
+
+type recoverer struct {
+	plan *Plan
+	r    Recovery
+	feed *archive.Feed
+	log  string
+}
+
+// hba lets in whoever can reach the socket, which lies in a directory that only the
+// server's user can enter.
+const hba = "local all all trust\n"
+
+func (s *recoverer) prepare() error {
+	if err := s.dir(s.r.Scratch); err != nil {
+		return err
+	}
+	s.log = filepath.Join(s.r.Scratch, "recovery.log")
+	data := s.r.DataDirectory
+	for path, content := range map[string]string{
+		filepath.Join(s.r.Scratch, "pg_hba.conf"):   hba,
+		filepath.Join(s.r.Scratch, "pg_ident.conf"): "",
+		filepath.Join(data, "recovery.signal"):      "",
+	} {
+		if err := s.file(path, content); err != nil {
+			return err
+		}
+	}
+	if err := s.program(); err != nil {
+		return err
+	}
+	conf := filepath.Join(data, "postgresql.conf")
+	if _, err := os.Lstat(conf); errors.Is(err, fs.ErrNotExist) {
+		return s.file(conf, s.r.Conf)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// program puts the program where the server's user can run it: it may be installed
+// where only this process's user gets at it.
+func (s *recoverer) program() error {
+	if s.r.UID < 0 {
+		return nil
+	}
+	to := filepath.Join(s.r.Scratch, "wal-await")
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	from, err := os.Open(s.r.Program)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	s.r.Program = to
+	return s.own(to)
+}
+
+func (s *recoverer) dir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return s.own(path)
+}
+
+func (s *recoverer) file(path, content string) error {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		return err
+	}
+	return s.own(path)
+}
+
+func (s *recoverer) own(path string) error {
+	if s.r.UID < 0 {
+		return nil
+	}
+	return os.Lchown(path, s.r.UID, s.r.GID)
+}
+
+// settings are given on the command line, where they win over whatever
+// configuration came with the backup.
+func (s *recoverer) settings() ([]string, error) {
+	p := s.plan
+	command, err := s.feed.Command(s.r.Program)
+	if err != nil {
+		return nil, err
+	}
+	set := [][2]string{
+		{"restore_command", command},
+		{"recovery_target_timeline", p.Timeline.String()},
+		{"recovery_target_action", "promote"},
+		{"recovery_end_command", ""},
+		{"archive_cleanup_command", ""},
+		{"primary_conninfo", ""},
+		{"primary_slot_name", ""},
+		{"hot_standby", "off"},
+		// nothing may leave or enter while it recovers
+		{"listen_addresses", ""},
+		{"unix_socket_directories", s.r.Scratch},
+		{"port", "5432"},
+		{"hba_file", filepath.Join(s.r.Scratch, "pg_hba.conf")},
+		{"ident_file", filepath.Join(s.r.Scratch, "pg_ident.conf")},
+		{"ssl", "off"},
+		{"archive_mode", "off"},
+		{"archive_command", ""},
+		{"synchronous_standby_names", ""},
+		{"max_logical_replication_workers", "0"},
+		{"cron.launch_active_jobs", "off"},
+		{"autovacuum", "off"},
+		{"logging_collector", "off"},
+		{"log_destination", "stderr"},
+		{"log_min_messages", "warning"},
+		{"lc_messages", "C"},
+		// the directory is worth nothing before it is whole, and then it is
+		// made durable as one
+		{"fsync", "off"},
+		{"full_page_writes", "off"},
+		{"wal_level", "replica"},
+		{"max_connections", strconv.Itoa(max(p.Settings.MaxConnections, 20))},
+		{"max_worker_processes", strconv.Itoa(max(p.Settings.MaxWorkerProcesses, 8))},
+		{"max_wal_senders", strconv.Itoa(p.Settings.MaxWalSenders)},
+		{"max_prepared_transactions", strconv.Itoa(p.Settings.MaxPreparedXacts)},
+		{"max_locks_per_transaction", strconv.Itoa(max(p.Settings.MaxLocksPerXact, 64))},
+		{"max_wal_size", "8GB"},
+		{"checkpoint_timeout", "1h"},
+		{"recovery_target", ""}, {"recovery_target_name", ""}, {"recovery_target_time", ""}, {"recovery_target_xid", ""},
+	}
+	if p.Immediate {
+		set = append(set, [2]string{"recovery_target_lsn", ""}, [2]string{"recovery_target", "immediate"})
+	} else {
+		set = append(set, [2]string{"recovery_target_lsn", p.StopLSN.String()}, [2]string{"recovery_target_inclusive", strconv.FormatBool(p.Inclusive)})
+	}
+	args := []string{"-D", s.r.DataDirectory}
+	for _, kv := range set {
+		args = append(args, "-c", kv[0]+"="+kv[1])
+	}
+	return args, nil
+}
+
+// run starts the server, waits until it has ended recovery, asks what it reached,
+// makes it harmless, and stops it.
+func (s *recoverer) run(ctx context.Context) (*Reached, error) {
+	args, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(s.r.BinDir, "postgres"), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Dir = s.r.DataDirectory
+	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin", "TZ=UTC"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if s.r.UID >= 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.r.UID), Gid: uint32(s.r.GID)}
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start recovery: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	reached, err := s.follow(ctx, exited)
+	if err == nil {
+		err = s.end(cmd, exited)
+	} else {
+		_ = cmd.Process.Signal(syscall.SIGQUIT) // it may have exited already
+		select {
+		case <-exited:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-exited
+		}
+	}
+	return reached, err
+}
+
+func (s *recoverer) end(cmd *exec.Cmd, exited chan error) error {
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil { // fast shutdown
+		return fmt.Errorf("stop the recovered server: %w", err)
+	}
+	if err := <-exited; err != nil {
+		return fmt.Errorf("stop the recovered server: %w", &RecoveryError{s.tail()})
+	}
+	raw, err := os.ReadFile(filepath.Join(s.r.DataDirectory, filepath.FromSlash(controlPath)))
+	if err != nil {
+		return err
+	}
+	control, err := pg.ParseControlFile(raw)
+	if err != nil {
+		return err
+	}
+	if control.State != pg.StateShutDown {
+		return fmt.Errorf("the recovered server did not shut down in order: its state is %s", control.State)
+	}
+	return nil
+}
+
+// tail is the end of the server's log.
+func (s *recoverer) tail() string {
+	f, err := os.Open(s.log)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const most = 16 << 10
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		if _, err := f.Seek(-most, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// follow waits for the end of recovery: only then does the server let anyone in.
+func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, error) {
+	conninfo := fmt.Sprintf("host='%s' port=5432 user='%s' dbname=postgres sslmode=disable application_name=kbcli", s.r.Scratch, s.r.Superuser)
+	for {
+		select {
+		case <-exited:
+			exited <- nil
+			return nil, &RecoveryError{s.tail()}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+		c, err := client.Connect(ctx, conninfo)
+		if err != nil {
+			continue // not yet; if it gives up it exits
+		}
+		reached, err := s.ask(ctx, c)
+		cerr := c.Close()
+		if err != nil {
+			return nil, err
+		}
+		return reached, cerr
+	}
+}
+
+func (s *recoverer) ask(ctx context.Context, c *client.Conn) (*Reached, error) {
+	out := &Reached{}
+	var recovering bool
+	var last *time.Time
+	var tli int64
+	err := c.SQL().QueryRow(ctx, `select pg_is_in_recovery(), pg_last_xact_replay_timestamp(), timeline_id from pg_control_checkpoint()`).Scan(&recovering, &last, &tli)
+	if err != nil {
+		return nil, fmt.Errorf("ask the recovered server: %w", err)
+	}
+	if last != nil {
+		out.LastCommit = last.UTC()
+	}
+	newest, err := newestHistory(filepath.Join(s.r.DataDirectory, "pg_wal"))
+	if err != nil {
+		return nil, err
+	}
+	n := len(newest.Entries)
+	if n == 0 || newest.Timeline <= s.plan.Timeline {
+		return nil, fmt.Errorf("the recovered server began no timeline of its own")
+	}
+	out.Timeline, out.LSN = newest.Timeline, newest.Entries[n-1].End
+	notes, err := quarantine(ctx, c, func(db string) (*client.Conn, error) {
+		return client.Connect(ctx, fmt.Sprintf("host='%s' port=5432 user='%s' dbname='%s' sslmode=disable application_name=kbcli", s.r.Scratch, s.r.Superuser, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(db)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Notes = notes
+	return out, nil
+}
+
+// newestHistory reads the history file with the highest number.
+func newestHistory(dir string) (pg.History, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return pg.History{}, err
+	}
+	var newest pg.TimelineID
+	for _, e := range entries {
+		if tli, err := pg.ParseHistoryFileName(e.Name()); err == nil {
+			newest = max(newest, tli)
+		}
+	}
+	if newest == 0 {
+		return pg.History{}, nil
+	}
+	content, err := os.ReadFile(filepath.Join(dir, pg.HistoryFileName(newest)))
+	if err != nil {
+		return pg.History{}, err
+	}
+	return pg.ParseHistory(newest, content)
+}
+
+// cleanUp removes what recovery needed and a server does not.
+func (s *recoverer) cleanUp() error {
+	data := s.r.DataDirectory
+	for _, name := range []string{"backup_label.old", "tablespace_map.old", "recovery.signal", "backup_manifest"} {
+		if err := os.Remove(filepath.Join(data, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clean up after recovery: %w", err)
+		}
+	}
+	return nil
+}
