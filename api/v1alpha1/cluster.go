@@ -180,7 +180,12 @@ type ResolvedTarget struct {
 	Timeline      int64  `json:"timeline"`
 	StopLSN       string `json:"stopLSN"`
 	StopInclusive bool   `json:"stopInclusive"`
-	BackupName    string `json:"backupName"`
+	// Immediate stops as soon as the backup is consistent.
+	// +optional
+	Immediate bool `json:"immediate,omitempty"`
+	// EndLSN is what recovery must have reached.
+	EndLSN     string `json:"endLSN"`
+	BackupName string `json:"backupName"`
 }
 
 // GroupVersionKind is that of every Cluster.

@@ -12,14 +12,23 @@ import (
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
-// Target is the moment somebody wants back. Exactly one of Time, Latest and Backup
-// is set.
+// Target is the moment somebody wants back. Exactly one of Time, Latest, Backup and
+// At is set.
 type Target struct {
 	Time      time.Time     // commits stamped later are lost
 	Exclusive bool          // commits stamped exactly Time are lost too
 	Latest    bool          // all that the repository holds
 	Backup    string        // as soon as this backup is consistent
-	Timeline  pg.TimelineID // the path that leads there; 0 is to the newest
+	// At is what a target was found to mean before, with the backup to start from:
+	// it is taken as it is.
+	At       *Found
+	Timeline pg.TimelineID // the path that leads there; 0 is to the newest
+}
+
+// Found is a resolved target, as it is written down.
+type Found struct {
+	Stop   Stop
+	Backup string
 }
 
 // String names the target for people.
@@ -29,6 +38,8 @@ func (t Target) String() string {
 		return "latest"
 	case t.Backup != "":
 		return "backup " + t.Backup
+	case t.At != nil:
+		return "LSN " + t.At.Stop.LSN.String()
 	}
 	return t.Time.UTC().Format("2006-01-02 15:04:05.999999Z07:00")
 }
@@ -109,6 +120,9 @@ func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.At != nil {
+		return c.resolveFound(ctx, t, p, windows)
+	}
 	w, err := c.choose(t, windows)
 	if err != nil {
 		return nil, err
@@ -175,6 +189,35 @@ func (c *Catalog) resolveBackup(ctx context.Context, t Target) (*Resolution, err
 	return nil, &NoBackupError{t.Backup}
 }
 
+// resolveFound takes up a target that was resolved before: what was promised then is
+// what is done, although more may be known now.
+func (c *Catalog) resolveFound(ctx context.Context, t Target, p Path, windows []Window) (*Resolution, error) {
+	if t.At.Stop.Immediate {
+		return c.resolveBackup(ctx, Target{Backup: t.At.Backup})
+	}
+	for _, m := range c.manifests {
+		if m.Name != t.At.Backup {
+			continue
+		}
+		for _, w := range windows {
+			if m.StopLSN < w.FromLSN || m.StopLSN > w.ToLSN || t.At.Stop.LSN < m.StopLSN || t.At.Stop.LSN > w.ToLSN {
+				continue
+			}
+			r := &Resolution{Target: t, Window: w, Path: p, Backup: m, Settings: m.Settings}
+			if err := c.find(ctx, r); err != nil {
+				return nil, err
+			}
+			r.Stop, r.Time = t.At.Stop, m.StopTime
+			if r.LastKept != nil && r.LastKept.Time.Time().After(r.Time) {
+				r.Time = r.LastKept.Time.Time()
+			}
+			return r, nil
+		}
+		return nil, &OutsideWindowError{t, windows}
+	}
+	return nil, &NoBackupError{t.At.Backup}
+}
+
 // find walks the WAL from the backup to the stop.
 func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 	end := r.Window.ToLSN
@@ -212,8 +255,13 @@ func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 
 // lost tells whether a commit is stamped later than the target.
 func (r *Resolution) lost(tx *walindex.Transaction) bool {
-	if r.Target.Latest {
+	switch {
+	case r.Target.Latest:
 		return false
+	case r.Target.At != nil && r.Target.At.Stop.Inclusive:
+		return tx.Start > r.Target.At.Stop.LSN
+	case r.Target.At != nil:
+		return tx.Start >= r.Target.At.Stop.LSN
 	}
 	at := tx.Time.Time()
 	return at.After(r.Target.Time) || r.Target.Exclusive && at.Equal(r.Target.Time)
