@@ -219,15 +219,20 @@ func (f *Feed) give(ctx context.Context, name string) error {
 }
 
 // Command is the restore_command for a Feed: a file that waits is taken by the
-// shell alone, all else is asked with Await through program, which is called with
-// the words await, the directory, %f and %p. It fails if a path cannot be quoted.
-func (f *Feed) Command(program string) (string, error) {
-	for _, p := range []string{f.Dir, program} {
-		if strings.ContainsAny(p, "'%\\\n") {
-			return "", fmt.Errorf("path %q has a character that restore_command cannot carry", p)
+// shell alone; all else is asked with Await, through a program that is called with
+// args, the directory, %f and %p. It fails if a path cannot be quoted.
+func (f *Feed) Command(program string, args ...string) (string, error) {
+	words := append([]string{program}, args...)
+	for i, w := range append(words, f.Dir) {
+		if strings.ContainsAny(w, "'%\\\n") {
+			return "", fmt.Errorf("path %q has a character that restore_command cannot carry", w)
+		}
+		if i < len(words) {
+			words[i] = "'" + w + "'"
 		}
 	}
-	return fmt.Sprintf(`[ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p";; *) mv '%[1]s/%%f' "%%p";; esac || exec %[2]s '%[1]s' %%f "%%p"`, f.Dir, program), nil
+	return fmt.Sprintf(`[ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p";; *) mv '%[1]s/%%f' "%%p";; esac || exec %[2]s '%[1]s' %%f "%%p"`,
+		f.Dir, strings.Join(words, " ")), nil
 }
 
 // The exit codes of a restore_command. Up to 125 PostgreSQL reads as "there is no

@@ -33,7 +33,10 @@ const feedAhead = 24
 type Recovery struct {
 	Into
 	BinDir  string // of the server's own major version
-	Program string // a program that runs archive.Await, as Feed.Command describes; the server's user gets a copy
+	// Program runs archive.Await when it is called as archive.Feed.Command
+	// describes, with Args first. The server's user gets a copy of it.
+	Program string
+	Args    []string
 	// Scratch is an empty directory on the data directory's file system, with a
 	// path short enough for a socket.
 	Scratch   string
@@ -283,7 +286,7 @@ func (s *recoverer) own(path string) error {
 // configuration came with the backup.
 func (s *recoverer) settings() ([]string, error) {
 	p := s.plan
-	command, err := s.feed.Command(s.r.Program)
+	command, err := s.feed.Command(s.r.Program, s.r.Args...)
 	if err != nil {
 		return nil, err
 	}

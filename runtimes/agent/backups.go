@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/basebackup"
+	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+// BackupFinalizer keeps a Backup until its bytes are gone from the repository.
+const BackupFinalizer = "dataprotection.kubeblocks.io/repository"
+
+// job is a backup that is being taken.
+type job struct {
+	name   string
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+	result *repository.Manifest
+
+	mu       sync.Mutex
+	progress basebackup.Progress
+}
+
+// startJob begins to take a backup.
+func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
+	jctx, cancel := context.WithCancel(ctx)
+	j := &job{name: b.Name, cancel: cancel, done: make(chan struct{})}
+	p.job = j
+	lineage, arch, repoName := p.lineage, p.arch, p.repoName
+	go func() {
+		defer close(j.done)
+		j.result, j.err = p.take(jctx, b, j, lineage, arch, repoName)
+	}()
+}
+
+func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineage *repository.Lineage, arch *archiving, repoName string) (*repository.Manifest, error) {
+	switch b.Spec.BackupType {
+	case v1alpha1.BackupDatafile:
+	default:
+		return nil, fmt.Errorf("backups of type %s are not supported here yet: use --type datafile", b.Spec.BackupType)
+	}
+	_, err := store.Mutate(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+		if !slices.Contains(b.Finalizers, BackupFinalizer) {
+			b.Finalizers = append(b.Finalizers, BackupFinalizer)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	manual := b.Labels[v1alpha1.LabelScheduled] == ""
+	_, err = store.MutateStatus(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+		s := &b.Status
+		s.Phase, s.Manual, s.Repo, s.Lineage = v1alpha1.BackupInProgress, manual, repoName, lineage.Info().ID
+		if s.StartTimestamp.IsZero() {
+			s.StartTimestamp = metav1.NewTime(p.cfg.Clock())
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// the archive must have begun before the backup does, or its first WAL is missing
+	if err := waitStreaming(ctx, arch); err != nil {
+		return nil, err
+	}
+	return basebackup.Take(ctx, basebackup.Config{
+		Lineage: lineage, Conninfo: p.cfg.Conninfo, DataDirectory: p.cfg.DataDirectory,
+		Name: b.Name, Manual: manual, Fast: true, Workers: p.cfg.Workers,
+		WaitWAL: arch.Wait,
+		Progress: func(x basebackup.Progress) {
+			j.mu.Lock()
+			j.progress = x
+			j.mu.Unlock()
+		},
+		Clock: p.cfg.Clock, Log: p.cfg.Log,
+	})
+}
+
+// waitStreaming blocks until WAL arrives.
+func waitStreaming(ctx context.Context, a *archiving) error {
+	for {
+		ch := a.Changed()
+		st := a.Status()
+		if st.Repository != 0 && st.Received != 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.done:
+			return fmt.Errorf("WAL is not archived: %w", errors.Join(a.err, context.Canceled))
+		case <-ch:
+		}
+	}
+}
+
+// reapJob notes the progress of the backup that is taken, or how it ended.
+func (p *Protector) reapJob(ctx context.Context) error {
+	j := p.job
+	if j == nil {
+		return nil
+	}
+	b, err := store.Get[*v1alpha1.Backup](ctx, p.cfg.Objects, p.cfg.Namespace, j.name)
+	if apierrors.IsNotFound(err) || err == nil && b.DeletionTimestamp != nil {
+		p.stopJob()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	select {
+	case <-j.done:
+	default:
+		return p.noteProgress(ctx, j)
+	}
+	if j.err == nil {
+		if err := p.reload(ctx); err != nil {
+			return err
+		}
+	}
+	_, err = store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
+		p.finish(b, j)
+		return nil
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	p.job = nil
+	return nil
+}
+
+func (p *Protector) noteProgress(ctx context.Context, j *job) error {
+	j.mu.Lock()
+	x := j.progress
+	j.mu.Unlock()
+	if x.Phase == "" {
+		return nil
+	}
+	_, err := store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
+		b.Status.Progress = &v1alpha1.Progress{Phase: x.Phase, StartedAt: b.Status.StartTimestamp, BytesDone: x.Done, BytesTotal: x.Total}
+		return nil
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func (p *Protector) finish(b *v1alpha1.Backup, j *job) {
+	s := &b.Status
+	s.Progress = nil
+	s.CompletionTimestamp = metav1.NewTime(p.cfg.Clock())
+	if !s.StartTimestamp.IsZero() {
+		s.Duration = metav1.Duration{Duration: s.CompletionTimestamp.Sub(s.StartTimestamp.Time).Round(time.Millisecond)}
+	}
+	if j.err != nil {
+		p.cfg.Log.Error("backup failed", "backup", b.Name, "error", j.err)
+		s.Phase, s.FailureReason = v1alpha1.BackupFailed, j.err.Error()
+		return
+	}
+	FillStatus(s, j.result)
+	s.Phase = v1alpha1.BackupCompleted
+}
+
+// FillStatus tells in a Backup's status what its manifest says.
+func FillStatus(s *v1alpha1.BackupStatus, m *repository.Manifest) {
+	s.TotalSize = m.Stored
+	s.Timeline, s.StartLSN, s.StopLSN = int64(m.Timeline), m.StartLSN.String(), m.StopLSN.String()
+	s.StopTime = v1alpha1.MicroTimeOf(m.StopTime)
+	if n := len(m.BadPages); n > 0 {
+		s.FailureReason = fmt.Sprintf("%d pages of the server's own files have wrong checksums, the first is block %d of %s", n, m.BadPages[0].Block, m.BadPages[0].Path)
+	}
+}
+
+// stopJob breaks off the backup that is being taken. It stays InProgress, and is
+// taken up by the next Protector.
+func (p *Protector) stopJob() {
+	if p.job == nil {
+		return
+	}
+	p.job.cancel()
+	<-p.job.done
+	p.job = nil
+}
+
+// DeleteBackup removes a Backup's bytes from its repository. Packs that other
+// backups use stay.
+func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup) error {
+	if b.Status.Lineage == "" {
+		return nil
+	}
+	l, err := repo.Lineage(ctx, b.Status.Lineage)
+	if errors.Is(err, blob.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	all, err := l.Manifests(ctx)
+	if err != nil {
+		return err // a manifest that cannot be read may use this backup's packs
+	}
+	used := map[uint32]bool{}
+	for _, m := range all {
+		for _, n := range m.Uses[b.Name] {
+			used[n] = true
+		}
+	}
+	return l.DeleteBackup(ctx, b.Name, func(n uint32) bool { return used[n] })
+}

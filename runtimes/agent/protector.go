@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/archive"
+	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg/client"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+// Config of a Protector.
+type Config struct {
+	Objects   store.Store
+	Namespace string
+	Cluster   string
+
+	Conninfo      string // of the superuser, without application_name
+	DataDirectory string // as this process sees it
+	Spool         string // a directory; each lineage gets one in it
+
+	// OpenRepo opens the repository of a BackupRepo, of the default one for "".
+	OpenRepo func(ctx context.Context, name string) (*repository.Repository, string, error)
+	// Workers is how many files a backup reads at once.
+	Workers int
+
+	Clock func() time.Time
+	Log   *slog.Logger
+}
+
+// Protector is the agent of one cluster. Only Run's goroutine touches its fields,
+// but for those that mu guards.
+type Protector struct {
+	cfg Config
+
+	policy   *v1alpha1.BackupPolicy
+	repoName string
+	lineage  *repository.Lineage
+	arch     *archiving
+	job      *job
+	last     lastStatus
+
+	mu  sync.Mutex
+	cat *catalog.Catalog
+}
+
+// archiving is an Archiver that runs.
+type archiving struct {
+	*archive.Archiver
+	key  string // of what it was started with
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// New makes a Protector.
+func New(cfg Config) *Protector { return &Protector{cfg: cfg} }
+
+// period is how often things are looked at when nobody reports a change.
+const period = time.Second
+
+// Run protects the cluster until ctx ends.
+func (p *Protector) Run(ctx context.Context) error {
+	policies, err := p.cfg.Objects.Watch(ctx, v1alpha1.KindBackupPolicy, p.cfg.Namespace)
+	if err != nil {
+		return err
+	}
+	backups, err := p.cfg.Objects.Watch(ctx, v1alpha1.KindBackup, p.cfg.Namespace)
+	if err != nil {
+		return err
+	}
+	defer p.stopJob()
+	defer p.stopArchiving()
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		if err := p.reconcile(ctx); err != nil && ctx.Err() == nil {
+			p.cfg.Log.Warn("the cluster is not fully protected", "error", err)
+			p.report(ctx, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-policies:
+			if !ok {
+				return ctx.Err()
+			}
+		case _, ok := <-backups:
+			if !ok {
+				return ctx.Err()
+			}
+		case <-tick.C:
+		case <-p.jobDone():
+		}
+	}
+}
+
+func (p *Protector) jobDone() <-chan struct{} {
+	if p.job == nil {
+		return nil
+	}
+	return p.job.done
+}
+
+// reconcile brings what runs into line with what is wanted.
+func (p *Protector) reconcile(ctx context.Context) error {
+	policy, err := p.defaultPolicy(ctx)
+	if err != nil {
+		return err
+	}
+	p.policy = policy
+	if err := p.reapJob(ctx); err != nil {
+		return err
+	}
+	next, err := p.nextBackup(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := policy != nil && policy.Spec.Schedule.Logfile.Enable
+	if !wanted && next == nil && p.job == nil {
+		if p.arch != nil {
+			// commits must not wait for an archive that is about to end
+			if err := p.followSync(ctx, v1alpha1.ArchiveAsync); err != nil {
+				return err
+			}
+			p.stopArchiving()
+			if err := p.dropSlot(ctx); err != nil {
+				return err
+			}
+		}
+		p.report(ctx, nil)
+		return nil
+	}
+	if err := p.openLineage(ctx); err != nil {
+		return err
+	}
+	if err := p.keepArchiving(ctx); err != nil {
+		return err
+	}
+	if next != nil && p.job == nil {
+		p.startJob(ctx, next)
+	}
+	p.report(ctx, nil)
+	return nil
+}
+
+// defaultPolicy is the one that speaks for the cluster; nil if there is none.
+func (p *Protector) defaultPolicy(ctx context.Context) (*v1alpha1.BackupPolicy, error) {
+	all, err := store.List[*v1alpha1.BackupPolicy](ctx, p.cfg.Objects, p.cfg.Namespace, nil)
+	var found *v1alpha1.BackupPolicy
+	for _, o := range all {
+		if o.Spec.ClusterRef == p.cfg.Cluster && o.DeletionTimestamp == nil && (found == nil || o.IsDefault()) {
+			found = o
+		}
+	}
+	if found == nil {
+		return nil, err // one that cannot be read may be ours
+	}
+	return found, nil
+}
+
+// openLineage finds the cluster's place in the repository that its policy names, or
+// makes it.
+func (p *Protector) openLineage(ctx context.Context) error {
+	want := ""
+	if p.policy != nil {
+		want = p.policy.Spec.BackupRepoName
+	}
+	repo, name, err := p.cfg.OpenRepo(ctx, want)
+	if err != nil {
+		return err
+	}
+	if p.lineage != nil && p.repoName == name && p.lineage.Repository() == repo {
+		return nil
+	}
+	p.stopArchiving()
+	p.lineage, p.repoName = nil, name
+	c, err := store.Get[*v1alpha1.Cluster](ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster)
+	if err != nil {
+		return err
+	}
+	var l *repository.Lineage
+	if c.Status.Lineage != "" {
+		l, err = repo.Lineage(ctx, c.Status.Lineage)
+		if err != nil && !errors.Is(err, blob.ErrNotExist) {
+			return err
+		}
+	}
+	if l == nil {
+		if l, err = p.newLineage(ctx, repo); err != nil {
+			return err
+		}
+		_, err = store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster, func(c *v1alpha1.Cluster) error {
+			c.Status.Lineage = l.Info().ID
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	p.lineage = l
+	return p.reload(ctx)
+}
+
+func (p *Protector) newLineage(ctx context.Context, repo *repository.Repository) (*repository.Lineage, error) {
+	c, err := client.Connect(ctx, p.cfg.Conninfo)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	s, err := c.Identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.WALLevel == "minimal" {
+		return nil, errors.New("the server has wal_level=minimal, which is not enough to archive: set it to replica and restart the server")
+	}
+	return repo.CreateLineage(ctx, repository.LineageInfo{
+		Namespace: p.cfg.Namespace, Cluster: p.cfg.Cluster,
+		SystemID: s.SystemID, Major: s.Version.Major(), SegmentSize: s.SegmentSize,
+	})
+}
+
+// reload takes a new snapshot of what the repository holds.
+func (p *Protector) reload(ctx context.Context) error {
+	cat, err := catalog.Load(ctx, p.lineage)
+	if cat == nil {
+		return err
+	}
+	if err != nil {
+		p.cfg.Log.Error("part of the repository is damaged", "error", err)
+	}
+	p.mu.Lock()
+	p.cat = cat
+	p.mu.Unlock()
+	return nil
+}
+
+// slot is the name of the replication slot, and of the connection in sync mode.
+func (p *Protector) slot() string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(p.cfg.Namespace+"_"+p.cfg.Cluster))
+	return ("kbcli_" + name)[:min(63, len(name)+6)]
+}
+
+// keepArchiving starts the Archiver, or starts it anew when the policy changed or it
+// stopped.
+func (p *Protector) keepArchiving(ctx context.Context) error {
+	spec := v1alpha1.ArchiveSpec{}
+	beat := 5 * time.Minute
+	if p.policy != nil {
+		spec = p.policy.Spec.Archive
+		if cron, err := v1alpha1.ParseCron(p.policy.Spec.Schedule.Logfile.CronExpression); err == nil {
+			now := p.cfg.Clock()
+			next := cron.Next(now)
+			beat = min(max(cron.Next(next).Sub(next), time.Second), time.Hour)
+		}
+	}
+	if spec.TailInterval.Duration == 0 {
+		spec.TailInterval.Duration = time.Second
+	}
+	key := fmt.Sprint(p.lineage.Info().ID, p.repoName, spec.Mode, spec.TailInterval.Duration, spec.Spool.Limit.String(), spec.Spool.WhenFull)
+	if a := p.arch; a != nil {
+		select {
+		case <-a.done:
+			err := a.err
+			p.arch = nil
+			if err != nil {
+				return fmt.Errorf("archiving stopped: %w", err)
+			}
+		default:
+			if a.key == key {
+				return p.followSync(ctx, spec.Mode)
+			}
+			p.stopArchiving()
+		}
+	}
+	limit := spec.Spool.Limit.Value()
+	if limit == 0 {
+		limit = 8 << 30
+	}
+	whenFull := archive.WaitWhenFull
+	if spec.Spool.WhenFull == v1alpha1.SpoolGap {
+		whenFull = archive.GapWhenFull
+	}
+	arch, err := archive.New(archive.Config{
+		Lineage: p.lineage, Slot: p.slot(),
+		Conninfo:   p.cfg.Conninfo + " application_name=" + p.slot(),
+		Spool:      p.cfg.Spool + "/" + p.lineage.Info().ID,
+		SpoolLimit: limit, WhenFull: whenFull, Sync: spec.Mode == v1alpha1.ArchiveSync,
+		TailInterval: spec.TailInterval.Duration, BeatInterval: beat,
+		Clock: p.cfg.Clock, Log: p.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	actx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &archiving{Archiver: arch, key: key, stop: cancel, done: make(chan struct{})}
+	go func() {
+		a.err = arch.Run(actx)
+		close(a.done)
+	}()
+	p.arch = a
+	return nil
+}
+
+func (p *Protector) stopArchiving() {
+	if p.arch == nil {
+		return
+	}
+	p.arch.stop()
+	<-p.arch.done
+	p.arch = nil
+}
+
+// followSync sets synchronous_standby_names once the Archiver streams, and takes it
+// back when the mode is async, so that commits wait for the repository only while
+// somebody brings them there.
+func (p *Protector) followSync(ctx context.Context, mode v1alpha1.ArchiveMode) error {
+	want := ""
+	if mode == v1alpha1.ArchiveSync {
+		if p.arch.Status().State != archive.Streaming {
+			return nil
+		}
+		want = p.slot()
+	}
+	if p.last.syncKnown && p.last.sync == want {
+		return nil
+	}
+	c, err := client.Connect(ctx, p.cfg.Conninfo)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	have, err := c.Setting(ctx, "synchronous_standby_names")
+	if err != nil {
+		return err
+	}
+	if have != want && (want != "" || have == p.slot()) {
+		sql := "ALTER SYSTEM RESET synchronous_standby_names"
+		if want != "" {
+			sql = "ALTER SYSTEM SET synchronous_standby_names = '" + want + "'" // letters, digits and _ only
+		}
+		for _, sql := range []string{sql, "SELECT pg_reload_conf()"} {
+			if _, err := c.SQL().Exec(ctx, sql); err != nil {
+				return fmt.Errorf("change synchronous_standby_names: %w", err)
+			}
+		}
+	}
+	p.last.syncKnown, p.last.sync = true, want
+	return nil
+}
+
+// dropSlot removes the slot when WAL is no longer archived, so that the server does
+// not keep WAL for nobody.
+func (p *Protector) dropSlot(ctx context.Context) error {
+	c, err := client.Connect(ctx, p.cfg.Conninfo)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for range 20 {
+		err = c.DropSlot(ctx, p.slot())
+		if !errors.Is(err, client.ErrSlotActive) {
+			break
+		}
+		select { // the server has not noticed yet that the connection ended
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if errors.Is(err, client.ErrSlotNotFound) {
+		return nil
+	}
+	return err
+}
+
+// nextBackup is the oldest Backup of the cluster that waits to be taken.
+func (p *Protector) nextBackup(ctx context.Context) (*v1alpha1.Backup, error) {
+	all, err := store.List[*v1alpha1.Backup](ctx, p.cfg.Objects, p.cfg.Namespace, map[string]string{v1alpha1.LabelCluster: p.cfg.Cluster})
+	var waiting []*v1alpha1.Backup
+	for _, b := range all {
+		phase := b.PhaseOrNew()
+		if b.Spec.ClusterRef == p.cfg.Cluster && b.DeletionTimestamp == nil && (phase == v1alpha1.BackupNew || phase == v1alpha1.BackupInProgress) {
+			waiting = append(waiting, b)
+		}
+	}
+	if len(waiting) == 0 {
+		return nil, err
+	}
+	return slices.MinFunc(waiting, func(a, b *v1alpha1.Backup) int {
+		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	}), nil
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package local is one machine as a place where clusters live: directories, ports,
+// server processes, and the agent that looks after them.
+//
+//	<state>/                       readable by all, but for what is said below
+//	  objects/                     the nouns people write (runtimes/store/files)
+//	  agent.lock, agent.pid        one agent per state directory
+//	  agent.log                    what it did, a JSON object a line
+//	  secrets/                     0700: credentials of repositories
+//	  repository/                  the default repository
+//	  clusters/<namespace>/<name>/
+//	    data/                      the server's data directory
+//	    tablespaces/<oid>/         of a restored server
+//	    spool/<lineage>/           WAL on its way to the repository
+//	    recovery/                  while it is being restored
+//	    server.log
+//	  run/<namespace>.<name>/      the server's socket
+//
+// Servers run as user postgres when the agent runs as root, else as the agent's
+// user. They outlive the agent, which finds them again by their postmaster.pid. A
+// data directory is made beside its place and renamed into it when it is whole,
+// so that a directory named data always holds a server that can start.
+package local

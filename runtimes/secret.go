@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import "context"
+
+// SecretKeeper is a Runtime that can keep secrets, where only it reads them.
+type SecretKeeper interface {
+	// KeepSecret stores data under name, in place of what was there, and returns
+	// the absolute path of the file, which only its owner can read. After a nil
+	// return it survives a power cut. A name is a DNS subdomain.
+	KeepSecret(ctx context.Context, name string, data []byte) (path string, err error)
+}
