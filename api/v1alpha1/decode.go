@@ -110,14 +110,18 @@ func (l *FieldErrors) object(root *yaml.Node) Object {
 			continue
 		}
 		if want := k.Group + "/" + Version; apiVersion.Value != want {
-			*l = append(*l, FieldError{Type: ErrorInvalid, Path: "apiVersion", Value: apiVersion.Value, Line: apiVersion.Line,
-				Reason: fmt.Sprintf("is not that of a %s: %s is", k.Name, want)})
+			*l = append(*l, FieldError{
+				Type: ErrorInvalid, Path: "apiVersion", Value: apiVersion.Value, Line: apiVersion.Line,
+				Reason: fmt.Sprintf("is not that of a %s: %s is", k.Name, want),
+			})
 			return nil
 		}
 		return k.New()
 	}
-	*l = append(*l, FieldError{Type: ErrorInvalid, Path: "kind", Value: kind.Value, Line: kind.Line,
-		Reason: "is not known" + suggestion(kind.Value, names)})
+	*l = append(*l, FieldError{
+		Type: ErrorInvalid, Path: "kind", Value: kind.Value, Line: kind.Line,
+		Reason: "is not known" + suggestion(kind.Value, names),
+	})
 	return nil
 }
 
@@ -298,8 +302,10 @@ func (d decoder) fillStruct(n *yaml.Node, v reflect.Value, path string) {
 	d.eachKey(n, path, func(key, value *yaml.Node, at string) {
 		index, ok := fields[key.Value]
 		if !ok {
-			*d.errs = append(*d.errs, FieldError{Type: ErrorUnknown, Path: at, Line: key.Line,
-				Reason: strings.TrimSuffix(strings.TrimPrefix(suggestion(key.Value, names), " ("), ")")})
+			*d.errs = append(*d.errs, FieldError{
+				Type: ErrorUnknown, Path: at, Line: key.Line,
+				Reason: strings.TrimSuffix(strings.TrimPrefix(suggestion(key.Value, names), " ("), ")"),
+			})
 			return
 		}
 		d.fill(value, v.FieldByIndex(index), at)

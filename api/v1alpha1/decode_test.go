@@ -20,8 +20,10 @@ func TestDecodeErrors(t *testing.T) {
 		{"near key", policyHead + "spec:\n  schedule:\n    logfile:\n      enabled: true\n", `9: unknown field "spec.schedule.logfile.enabled" (did you mean "enable"?)`},
 		{"far key", policyHead + "spec:\n  retention:\n    colour: red\n", `8: unknown field "spec.retention.colour" (known: ttl)`},
 		{"key in another case", policyHead + "spec:\n  clusterref: x\n", `7: unknown field "spec.clusterref" (did you mean "clusterRef"?)`},
-		{"several", policyHead + "spec:\n  schedul: {}\n  retention: 7d\n  schedule:\n    logfile:\n      enable: yes\n",
-			`7: unknown field "spec.schedul" (did you mean "schedule"?); 8: spec.retention: "7d" is not a block of fields; 11: spec.schedule.logfile.enable: "yes" is not true or false`},
+		{
+			"several", policyHead + "spec:\n  schedul: {}\n  retention: 7d\n  schedule:\n    logfile:\n      enable: yes\n",
+			`7: unknown field "spec.schedul" (did you mean "schedule"?); 8: spec.retention: "7d" is not a block of fields; 11: spec.schedule.logfile.enable: "yes" is not true or false`,
+		},
 		{"twice", policyHead + "spec:\n  clusterRef: a\n  clusterRef: b\n", `8: field "spec.clusterRef" is given twice`},
 		{"twice at the top", policyHead + "spec: {}\nspec: {}\n", `7: field "spec" is given twice`},
 		{"twice in JSON", `{"apiVersion":"apps.kubeblocks.io/v1alpha1","kind":"Cluster",` + "\n" + `"spec":{"stopped":true,` + "\n" + `"stopped":false}}`, `3: field "spec.stopped" is given twice`},

@@ -48,21 +48,29 @@ func full() map[string]Object {
 			},
 			Status: ClusterStatus{
 				Phase: ClusterRestoring, ObservedGeneration: 2, Version: "15.8", SystemIdentifier: "7222222222222222222",
-				Archive: &ArchiveStatus{State: ArchiveStreaming, Timeline: 2, RepositoryLSN: "0/5000000", ProvenTime: micro("2023-04-17T11:57:01Z"),
-					Gaps: []Gap{{Timeline: 1, From: "0/1000000", To: "0/2000000", Reason: "spool full"}}},
+				Archive: &ArchiveStatus{
+					State: ArchiveStreaming, Timeline: 2, RepositoryLSN: "0/5000000", ProvenTime: micro("2023-04-17T11:57:01Z"),
+					Gaps: []Gap{{Timeline: 1, From: "0/1000000", To: "0/2000000", Reason: "spool full"}},
+				},
 				Windows:    []RecoverableWindow{{Timeline: 1, From: micro("2023-04-17T11:55:48.1Z"), To: micro("2023-04-17T11:57:01.000001Z"), FromLSN: "0/2000100", ToLSN: "0/3FFFFFF", Backup: "b"}},
 				Restore:    &RestoreStatus{Phase: RestoreFetching, Progress: &Progress{Phase: "files", StartedAt: at, BytesDone: 1, BytesTotal: 2}, Notes: []string{"max_connections raised: the WAL needs 200\nreally"}},
 				Conditions: []metav1.Condition{{Type: "Ready", Status: metav1.ConditionFalse, Reason: "Restoring", LastTransitionTime: at}},
 			},
 		},
 		"backuppolicy": &BackupPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "my-pg-postgresql-backup-policy", Annotations: map[string]string{AnnotationDefaultPolicy: "true"}}, Spec: BackupPolicySpec{ClusterRef: "my-pg"}},
-		"backup": &Backup{ObjectMeta: meta("default", "backup-default-my-pg-20230417195547"), Spec: BackupSpec{ClusterRef: "my-pg", BackupType: BackupSnapshot},
-			Status: BackupStatus{Phase: BackupCompleted, Manual: true, StartTimestamp: at, Duration: metav1.Duration{Duration: 62 * time.Second}, TotalSize: 312 << 20, StopTime: micro("2023-04-17T11:55:48.123456Z")}},
-		"backuprepo": &BackupRepo{ObjectMeta: meta("", "s3"), Spec: BackupRepoSpec{Default: true,
+		"backup": &Backup{
+			ObjectMeta: meta("default", "backup-default-my-pg-20230417195547"), Spec: BackupSpec{ClusterRef: "my-pg", BackupType: BackupSnapshot},
+			Status: BackupStatus{Phase: BackupCompleted, Manual: true, StartTimestamp: at, Duration: metav1.Duration{Duration: 62 * time.Second}, TotalSize: 312 << 20, StopTime: micro("2023-04-17T11:55:48.123456Z")},
+		},
+		"backuprepo": &BackupRepo{ObjectMeta: meta("", "s3"), Spec: BackupRepoSpec{
+			Default: true,
 			S3:      &S3Repo{Endpoint: "https://s3.cn-northwest-1.amazonaws.com.cn", Region: "cn-northwest-1", Bucket: "demo", CredentialsFile: "/var/lib/kubeblocks/secrets/s3"},
-			Sealing: &SealingSpec{Recipients: []string{"age1qqq"}}}},
-		"addon": &Addon{ObjectMeta: meta("", "csi-s3"), Spec: AddonSpec{Installable: InstallableSpec{Selectors: []AddonSelector{{Key: "KubeGitVersion", Operator: "Contains", Values: []string{"eks"}}}},
-			Install: InstallSpec{Enabled: true, Values: map[string]string{"secret.region": "cn-northwest-1"}}}},
+			Sealing: &SealingSpec{Recipients: []string{"age1qqq"}},
+		}},
+		"addon": &Addon{ObjectMeta: meta("", "csi-s3"), Spec: AddonSpec{
+			Installable: InstallableSpec{Selectors: []AddonSelector{{Key: "KubeGitVersion", Operator: "Contains", Values: []string{"eks"}}}},
+			Install:     InstallSpec{Enabled: true, Values: map[string]string{"secret.region": "cn-northwest-1"}},
+		}},
 	}
 }
 
@@ -203,8 +211,10 @@ func TestValidate(t *testing.T) {
 		{"plain policy", policy(func(*BackupPolicySpec) {}), ""},
 		{"ttl", policy(func(s *BackupPolicySpec) { s.Retention.TTL = "7x" }), `spec.retention.ttl: "7x" is not a number of days or hours such as 7d or 168h`},
 		{"ttl 0", policy(func(s *BackupPolicySpec) { s.Retention.TTL = "0d" }), `spec.retention.ttl: "0d" is no time at all: use at least 1h`},
-		{"cron and archive", policy(func(s *BackupPolicySpec) { s.Schedule.Logfile.CronExpression = "@daily"; s.Archive.Mode = "fast" }),
-			`spec.schedule.logfile.cronExpression: "@daily" is not five fields such as 0 18 * * *: words are not taken; spec.archive.mode: "fast" is not one of async, sync`},
+		{
+			"cron and archive", policy(func(s *BackupPolicySpec) { s.Schedule.Logfile.CronExpression = "@daily"; s.Archive.Mode = "fast" }),
+			`spec.schedule.logfile.cronExpression: "@daily" is not five fields such as 0 18 * * *: words are not taken; spec.archive.mode: "fast" is not one of async, sync`,
+		},
 		{"spool", policy(func(s *BackupPolicySpec) { s.Archive.Spool.Limit = resource.MustParse("1Mi") }), `spec.archive.spool.limit: "1Mi" is less than 64Mi`},
 
 		{"backup type", &Backup{ObjectMeta: meta("default", "b"), Spec: BackupSpec{ClusterRef: "c", BackupType: "full"}}, `spec.backupType: "full" is not one of snapshot, datafile, incremental`},

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/kbcli/kbcli/internal/testpg"
 )
 
 // server is one PostgreSQL for one test: a directory of its own, a Unix socket
@@ -28,17 +30,10 @@ type server struct {
 	done           chan struct{}
 }
 
-// binDir is where the programs of a major version are:
-// $KBCLI_TEST_PG<major>_BIN, else the place Debian's packages use.
+// binDir is where the programs of a major release are.
 func binDir(t testing.TB, major int) string {
-	dir := os.Getenv(fmt.Sprintf("KBCLI_TEST_PG%d_BIN", major))
-	if dir == "" {
-		dir = fmt.Sprintf("/usr/lib/postgresql/%d/bin", major)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "postgres")); err != nil {
-		t.Fatalf("PostgreSQL %d is needed, set KBCLI_TEST_PG%d_BIN: %v", major, major, err)
-	}
-	return dir
+	t.Helper()
+	return testpg.Binaries(t, major).BinDir
 }
 
 // run executes a program of the server's as the user PostgreSQL wants.

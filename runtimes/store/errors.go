@@ -82,8 +82,10 @@ func Admit(o, old v1alpha1.Object) error {
 			all = append(all, l...)
 		}
 		if added := addedFinalizer(o, old); added != "" {
-			all = append(all, v1alpha1.FieldError{Type: v1alpha1.ErrorForbidden, Path: "metadata.finalizers",
-				Reason: "no new finalizer can be added while the object is being deleted: " + added})
+			all = append(all, v1alpha1.FieldError{
+				Type: v1alpha1.ErrorForbidden, Path: "metadata.finalizers",
+				Reason: "no new finalizer can be added while the object is being deleted: " + added,
+			})
 		}
 	}
 	if len(all) == 0 {

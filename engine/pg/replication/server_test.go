@@ -27,6 +27,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/kbcli/kbcli/engine/pg/replication"
+	"github.com/kbcli/kbcli/internal/testpg"
 )
 
 var majors = []int{13, 15, 18}
@@ -42,14 +43,8 @@ type server struct {
 }
 
 func binDir(t testing.TB, major int) string {
-	dir := os.Getenv(fmt.Sprintf("KBCLI_TEST_PG%d_BIN", major))
-	if dir == "" {
-		dir = fmt.Sprintf("/usr/lib/postgresql/%d/bin", major)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "postgres")); err != nil {
-		t.Fatalf("PostgreSQL %d is needed, set KBCLI_TEST_PG%d_BIN: %v", major, major, err)
-	}
-	return dir
+	t.Helper()
+	return testpg.Binaries(t, major).BinDir
 }
 
 func asPostgres(t testing.TB) *syscall.SysProcAttr {

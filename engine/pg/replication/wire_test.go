@@ -238,7 +238,9 @@ func TestClassify(t *testing.T) {
 	}
 	for _, plain := range []*pgconn.PgError{
 		{Code: "55000", Routine: "StartReplication", Message: "cannot use a logical replication slot for physical replication"},
-		{Code: "XX000", Routine: "WALRead"}, {Code: "57P01"}, {Code: "42501"},
+		{Code: "XX000", Routine: "WALRead"},
+		{Code: "57P01"},
+		{Code: "42501"},
 	} {
 		if got := classify(plain, asked); got != error(plain) {
 			t.Errorf("%v became %v", plain, got)

@@ -94,8 +94,16 @@ func TestImageFlags(t *testing.T) {
 		hole  bool // its length is there
 		apply bool
 	}{
-		{13, 0x04, false, true}, {13, 0x01, false, false}, {14, 0x03, true, false}, {14, 0x07, true, true},
-		{15, 0x02, false, true}, {15, 0x01, false, false}, {15, 0x05, true, false}, {16, 0x0B, true, true}, {18, 0x13, true, true}, {18, 0x04, false, false},
+		{13, 0x04, false, true},
+		{13, 0x01, false, false},
+		{14, 0x03, true, false},
+		{14, 0x07, true, true},
+		{15, 0x02, false, true},
+		{15, 0x01, false, false},
+		{15, 0x05, true, false},
+		{16, 0x0B, true, true},
+		{18, 0x13, true, true},
+		{18, 0x04, false, false},
 	} {
 		s := &Scanner{major: c.major}
 		s.imageApply, s.imageCompressed = imageFlags(c.major)
@@ -161,12 +169,26 @@ func TestShortData(t *testing.T) {
 		info uint8
 		min  int // bytes that it needs
 	}{
-		{RmgrXLOG, xlogCheckpointOnline, 84}, {RmgrXLOG, xlogRestorePoint, 72}, {RmgrXLOG, xlogParameterChange, 26},
-		{RmgrXLOG, xlogEndOfRecovery, 16}, {RmgrXLOG, xlogBackupEnd, 8}, {RmgrXLOG, xlogFPWChange, 1}, {RmgrXLOG, xlogOverwriteContrecord, 16},
-		{RmgrTransaction, xactCommit, 8}, {RmgrTransaction, xactAbort | xactHasInfo, 12}, {RmgrTransaction, xactPrepare, 72},
-		{RmgrStorage, smgrCreate, 16}, {RmgrStorage, smgrTruncate, 20}, {RmgrDatabase, databaseCreate, 16}, {RmgrDatabase, databaseDrop15, 8},
-		{RmgrTablespace, tablespaceCreate, 5}, {RmgrTablespace, tablespaceDrop, 4}, {RmgrRelMap, relmapUpdate, 8},
-		{RmgrHeap, heapDelete, 8}, {RmgrHeap2, heap2MultiInsert, 4}, {RmgrHeap, heapTruncate, 12},
+		{RmgrXLOG, xlogCheckpointOnline, 84},
+		{RmgrXLOG, xlogRestorePoint, 72},
+		{RmgrXLOG, xlogParameterChange, 26},
+		{RmgrXLOG, xlogEndOfRecovery, 16},
+		{RmgrXLOG, xlogBackupEnd, 8},
+		{RmgrXLOG, xlogFPWChange, 1},
+		{RmgrXLOG, xlogOverwriteContrecord, 16},
+		{RmgrTransaction, xactCommit, 8},
+		{RmgrTransaction, xactAbort | xactHasInfo, 12},
+		{RmgrTransaction, xactPrepare, 72},
+		{RmgrStorage, smgrCreate, 16},
+		{RmgrStorage, smgrTruncate, 20},
+		{RmgrDatabase, databaseCreate, 16},
+		{RmgrDatabase, databaseDrop15, 8},
+		{RmgrTablespace, tablespaceCreate, 5},
+		{RmgrTablespace, tablespaceDrop, 4},
+		{RmgrRelMap, relmapUpdate, 8},
+		{RmgrHeap, heapDelete, 8},
+		{RmgrHeap2, heap2MultiInsert, 4},
+		{RmgrHeap, heapTruncate, 12},
 	} {
 		for n := range c.min + 1 {
 			r := Record{Rmgr: c.rmgr, Info: c.info, Major: 15, Blocks: make([]BlockRef, 1), Main: make([]byte, n)}

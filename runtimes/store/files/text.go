@@ -96,8 +96,10 @@ func (p place) decode(text []byte) (record, error) {
 		o.SetName(p.key.Name)
 	}
 	if o.GetName() != p.key.Name || o.GetNamespace() != p.key.Namespace {
-		return record{}, v1alpha1.FieldErrors{{Type: v1alpha1.ErrorInvalid, Path: "metadata.name", Value: strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/"),
-			Reason: "is not that of its file, " + strings.TrimPrefix(p.key.Namespace+"/"+p.key.Name, "/")}}
+		return record{}, v1alpha1.FieldErrors{{
+			Type: v1alpha1.ErrorInvalid, Path: "metadata.name", Value: strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/"),
+			Reason: "is not that of its file, " + strings.TrimPrefix(p.key.Namespace+"/"+p.key.Name, "/"),
+		}}
 	}
 	o.SetDefaults()
 	if err := o.Validate(); err != nil {
