@@ -32,7 +32,7 @@ const feedAhead = 24
 // Recovery says how an unpacked directory is recovered.
 type Recovery struct {
 	Into
-	BinDir  string // of the server's own major version
+	BinDir string // of the server's own major version
 	// Program runs archive.Await when it is called as archive.Feed.Command
 	// describes, with Args first. The server's user gets a copy of it.
 	Program string
@@ -328,7 +328,10 @@ func (s *recoverer) settings() ([]string, error) {
 		{"max_locks_per_transaction", strconv.Itoa(max(p.Settings.MaxLocksPerXact, 64))},
 		{"max_wal_size", "8GB"},
 		{"checkpoint_timeout", "1h"},
-		{"recovery_target", ""}, {"recovery_target_name", ""}, {"recovery_target_time", ""}, {"recovery_target_xid", ""},
+		{"recovery_target", ""},
+		{"recovery_target_name", ""},
+		{"recovery_target_time", ""},
+		{"recovery_target_xid", ""},
 	}
 	if p.Immediate {
 		set = append(set, [2]string{"recovery_target_lsn", ""}, [2]string{"recovery_target", "immediate"})
