@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
@@ -21,6 +23,7 @@ type Catalog struct {
 	manifests []*repository.Manifest
 	gaps      []repository.Gap
 	histories map[pg.TimelineID]pg.History
+	damaged   map[pg.TimelineID]error // histories that cannot be read
 
 	mu      sync.Mutex
 	inv     *inventory
@@ -28,18 +31,31 @@ type Catalog struct {
 	indexes map[pg.Segment]*walindex.Index
 }
 
-// Load takes a snapshot. Damaged manifests are left out and named in the error,
-// which then comes with a Catalog of the others.
+// Load takes a snapshot. Damaged manifests, gaps, histories and a damaged beat are
+// left out and named in the error, which then comes with a Catalog of the rest. Any
+// other error comes with none.
 func Load(ctx context.Context, l *repository.Lineage) (*Catalog, error) {
-	c := &Catalog{l: l, histories: map[pg.TimelineID]pg.History{}, indexes: map[pg.Segment]*walindex.Index{}}
+	c := &Catalog{
+		l: l, histories: map[pg.TimelineID]pg.History{}, damaged: map[pg.TimelineID]error{},
+		indexes: map[pg.Segment]*walindex.Index{},
+	}
 	var err error
+	var bad []error
+	// tolerate keeps damage for the end
+	tolerate := func(err error) error {
+		if isDamage(err) {
+			bad = append(bad, err)
+			return nil
+		}
+		return err
+	}
 	if c.inv, err = loadInventory(ctx, l); err != nil {
 		return nil, err
 	}
-	if c.gaps, err = l.Gaps(ctx); err != nil {
+	if c.gaps, err = l.Gaps(ctx); tolerate(err) != nil {
 		return nil, err
 	}
-	if c.beat, err = l.Beat(ctx); err != nil {
+	if c.beat, err = l.Beat(ctx); tolerate(err) != nil {
 		return nil, err
 	}
 	tlis, err := l.Histories(ctx)
@@ -48,23 +64,30 @@ func Load(ctx context.Context, l *repository.Lineage) (*Catalog, error) {
 	}
 	for _, tli := range tlis {
 		content, err := l.History(ctx, tli)
-		if err != nil {
+		if tolerate(err) != nil {
 			return nil, err
 		}
-		h, err := pg.ParseHistory(tli, content)
+		if err == nil {
+			if c.histories[tli], err = pg.ParseHistory(tli, content); err != nil {
+				bad = append(bad, err)
+				delete(c.histories, tli)
+			}
+		}
 		if err != nil {
-			return nil, fmt.Errorf("history of timeline %s: %w", tli, err)
-		}
-		c.histories[tli] = h
-	}
-	var bad error
-	if c.manifests, bad = l.Manifests(ctx); bad != nil {
-		var corrupt *repository.CorruptError
-		if !errors.As(bad, &corrupt) {
-			return nil, bad
+			c.damaged[tli] = fmt.Errorf("the way to timeline %s cannot be read: %w", tli, err)
 		}
 	}
-	return c, bad
+	if c.manifests, err = l.Manifests(ctx); tolerate(err) != nil {
+		return nil, err
+	}
+	return c, errors.Join(bad...)
+}
+
+// isDamage tells that something is stored and is not what it should be.
+func isDamage(err error) bool {
+	var object *repository.CorruptError
+	var wal *walscan.CorruptError
+	return errors.As(err, &object) || errors.As(err, &wal)
 }
 
 // Lineage is what the Catalog is of.
@@ -77,24 +100,23 @@ func (c *Catalog) Backups() []*repository.Manifest { return c.manifests }
 func (c *Catalog) Gaps() []repository.Gap { return c.gaps }
 
 // Grow tells that the repository now holds all WAL of tli before lsn from where
-// this Catalog ended, and that every commit acknowledged by proven is before it.
+// this Catalog ended, and that every commit acknowledged by proven is before it. What
+// is before that end already says nothing new, and a timeline that the Catalog has no
+// history of is left out: after a switch of timelines, and after a gap, Load again.
 func (c *Catalog) Grow(tli pg.TimelineID, lsn pg.LSN, proven time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	size := c.inv.size
-	spans := c.inv.whole[tli]
 	n := size.Number(lsn)
-	if k := len(spans); k > 0 && spans[k-1].to < n {
-		spans[k-1].to = n
-	} else if k == 0 {
-		for g := range c.inv.tails {
-			if g.Timeline == tli && g.Number < n {
-				c.inv.whole[tli] = append(c.inv.whole[tli], span{g.Number, n})
-			}
-		}
+	from, ok := c.inv.end(tli)
+	if _, known := c.histories[tli]; !ok && !known && tli != 1 {
+		return
 	}
-	if size.Offset(lsn) > 0 {
-		c.inv.tails[pg.Segment{Timeline: tli, Number: n}] = lsn
+	if ok && from < n {
+		c.inv.addSpan(tli, span{from, n})
+	}
+	if g := (pg.Segment{Timeline: tli, Number: n}); size.Offset(lsn) > 0 && lsn > c.inv.tails[g] {
+		c.inv.tails[g] = lsn
 	}
 	if proven.After(c.beat.Time) {
 		c.beat = repository.Beat{Timeline: tli, LSN: lsn, Time: proven}
@@ -115,6 +137,9 @@ func (c *Catalog) path(tli pg.TimelineID) (Path, error) {
 			return Path{pg.History{Timeline: 1}, c.inv.size}, nil
 		}
 		tli = all[len(all)-1]
+	}
+	if err := c.damaged[tli]; err != nil {
+		return Path{}, err
 	}
 	if h, ok := c.histories[tli]; ok {
 		return Path{h, c.inv.size}, nil
@@ -145,7 +170,10 @@ func (c *Catalog) Windows(ctx context.Context, tli pg.TimelineID) ([]Window, err
 		return nil, err
 	}
 	var out []Window
-	for _, m := range c.manifests {
+	// by position: clocks may have been set back between two backups
+	inOrder := slices.Clone(c.manifests)
+	slices.SortStableFunc(inOrder, func(a, b *repository.Manifest) int { return cmp.Compare(a.StopLSN, b.StopLSN) })
+	for _, m := range inOrder {
 		if !p.owns(m.Timeline, m.StartLSN, m.StopLSN) {
 			continue
 		}
@@ -185,16 +213,22 @@ func (c *Catalog) endTime(ctx context.Context, p Path, m *repository.Manifest, e
 	if p.TimelineAt(max(beat.LSN, 1)-1) == beat.Timeline && beat.LSN <= end && beat.LSN >= m.StopLSN && beat.Time.After(t) {
 		t = beat.Time
 	}
+	if beat.LSN == end && !t.Before(beat.Time) && beat.Time.After(m.StopTime) {
+		return t, nil // the archive itself told: no commit before end is later
+	}
 	// the last segment in which a transaction ended tells the rest
 	for n := c.inv.size.Number(max(end, 1) - 1); ; n-- {
 		x, err := c.index(ctx, p, n, end)
 		if errors.Is(err, repository.ErrSealed) {
 			return t, nil // this host cannot read what it archives
 		}
-		if err != nil {
+		found := false
+		switch {
+		case isDamage(err):
+			x = &walindex.Index{} // what lies before it can be reached all the same
+		case err != nil:
 			return t, err
 		}
-		found := false
 		for _, tx := range x.Transactions {
 			if tx.End <= end && tx.Kind.Committed() {
 				found = true

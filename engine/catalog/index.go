@@ -24,20 +24,20 @@ const keepIndexes = 1024
 func (c *Catalog) index(ctx context.Context, p Path, n uint64, end pg.LSN) (*walindex.Index, error) {
 	g := p.Segment(n)
 	c.mu.Lock()
-	x, whole := c.indexes[g], c.inv.has(g)
+	x, whole := c.indexes[g], c.inv.has(g) && end >= c.inv.size.End(n)
 	c.mu.Unlock()
-	if x != nil {
+	switch {
+	case whole && x != nil:
 		return x, nil
-	}
-	if whole {
+	case whole:
 		b, err := c.l.Index(ctx, g)
-		if err == nil {
-			if x, err = walindex.Decode(b); err == nil && !x.Partial && x.Segment == g {
+		switch {
+		case err == nil:
+			x, err := walindex.Decode(b)
+			if err == nil && !x.Partial && x.Segment == g {
 				return c.keep(g, x), nil
 			}
-		}
-		var corrupt *repository.CorruptError
-		if err != nil && !errors.Is(err, blob.ErrNotExist) && !errors.As(err, &corrupt) && x == nil {
+		case !errors.Is(err, blob.ErrNotExist) && !isDamage(err):
 			return nil, err
 		}
 	}
@@ -71,41 +71,18 @@ func (c *Catalog) raw(ctx context.Context, p Path, n uint64) ([]byte, error) {
 // absent.
 func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64) ([]byte, error) {
 	g := p.Segment(n)
-	var buf bytes.Buffer
-	err := l.Segment(ctx, g, &buf)
-	if err == nil {
-		return buf.Bytes(), nil
-	}
-	if !errors.Is(err, blob.ErrNotExist) {
-		return nil, err
-	}
-	b, err := l.ReadTail(ctx, g)
+	b, err := readPiece(ctx, l, g)
 	if err != nil {
 		return nil, err
 	}
-	if len(b) == 0 {
-		// it may have been completed between the two questions
-		buf.Reset()
-		if err := l.Segment(ctx, g, &buf); err == nil {
-			return buf.Bytes(), nil
-		} else if !errors.Is(err, blob.ErrNotExist) {
-			return nil, err
-		}
-	}
 	size := l.Info().SegmentSize
 	old := p.TimelineAt(size.Start(n))
-	if old == g.Timeline {
+	if old == g.Timeline || len(b) == int(size) {
 		return b, nil
 	}
 	// where a timeline ended, its own piece may reach further
-	own := pg.Segment{Timeline: old, Number: n}
 	limit, _ := p.SwitchPoint(old)
-	buf.Reset()
-	err = l.Segment(ctx, own, &buf)
-	was := buf.Bytes()
-	if errors.Is(err, blob.ErrNotExist) {
-		was, err = l.ReadTail(ctx, own)
-	}
+	was, err := readPiece(ctx, l, pg.Segment{Timeline: old, Number: n})
 	if err != nil {
 		return nil, err
 	}
@@ -118,16 +95,38 @@ func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64) (
 	return b, nil
 }
 
+// readPiece reads a segment, or what tails there are.
+func readPiece(ctx context.Context, l *repository.Lineage, g pg.Segment) ([]byte, error) {
+	var buf bytes.Buffer
+	err := l.Segment(ctx, g, &buf)
+	if !errors.Is(err, blob.ErrNotExist) {
+		return buf.Bytes(), err
+	}
+	b, tailErr := l.ReadTail(ctx, g)
+	// It may have been completed since, and its tails deleted: then what was read of
+	// them is less than there is, or a tail was gone that had just been listed.
+	buf.Reset()
+	if err := l.Segment(ctx, g, &buf); !errors.Is(err, blob.ErrNotExist) {
+		return buf.Bytes(), err
+	}
+	if tailErr != nil {
+		return nil, fmt.Errorf("read the tails of WAL segment %s: %w", l.Info().SegmentSize.Name(g), tailErr)
+	}
+	return b, nil
+}
+
 // scanSegment makes the index of segment n from the WAL.
 func (c *Catalog) scanSegment(ctx context.Context, p Path, n uint64, end pg.LSN) (*walindex.Index, error) {
 	raw, err := c.raw(ctx, p, n)
 	if err != nil {
 		return nil, err
 	}
-	start := c.inv.size.Start(n)
-	if over := int64(start) + int64(len(raw)) - int64(end); over > 0 && int64(len(raw)) >= over {
-		raw = raw[:int64(len(raw))-over]
+	size := c.inv.size
+	want := min(end, size.End(n))
+	if have := size.Start(n) + pg.LSN(len(raw)); have < want {
+		return nil, &repository.MissingWALError{Timeline: p.Segment(n).Timeline, From: have, To: want}
 	}
+	raw = raw[:want-size.Start(n)]
 	s, partial, err := c.primed(ctx, p, n, raw)
 	if err != nil {
 		return nil, err
@@ -136,8 +135,13 @@ func (c *Catalog) scanSegment(ctx context.Context, p Path, n uint64, end pg.LSN)
 	b.Begin(p.Segment(n), partial)
 	err = s.Feed(raw, b.Add)
 	var ended *walscan.EndError
-	if err != nil && !errors.As(err, &ended) {
-		return nil, fmt.Errorf("read WAL segment %s: %w", c.inv.size.Name(p.Segment(n)), err)
+	if errors.As(err, &ended) && size.End(n) < end {
+		err = &walscan.CorruptError{LSN: ended.LSN, Reason: "it ends there, and more of it is archived"}
+	} else if ended != nil {
+		err = nil // as far as it goes
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read WAL segment %s: %w", size.Name(p.Segment(n)), err)
 	}
 	return b.Finish(s.NextRecord()), nil
 }
@@ -150,38 +154,52 @@ func (c *Catalog) primed(ctx context.Context, p Path, n uint64, raw []byte) (s *
 		return walscan.New(walscan.Options{SegmentSize: size, Start: size.Start(n), SystemID: c.l.Info().SystemID})
 	}
 	s = fresh(n)
-	if err := s.Feed(raw[:min(len(raw), pg.BlockSize)], func(*walscan.Record) error { return nil }); err != nil || !s.SkippedPartial() {
+	if err := s.Feed(raw[:min(len(raw), pg.BlockSize)], ignore); err != nil || !s.SkippedPartial() {
 		return fresh(n), false, nil // its own scan tells the error
 	}
-	// a record may be longer than a segment: go back until its start is seen
+	// A record may be longer than a segment: go back until its start is seen. Damage
+	// on the way leaves it unread.
 	from := n
-	for from > 0 {
+	for more := true; more; {
+		if from == 0 || n-from > maxRecord/uint64(size) {
+			return fresh(n), true, nil
+		}
+		from--
 		c.mu.Lock()
-		have := c.inv.has(p.Segment(from - 1))
+		have := c.inv.has(p.Segment(from))
 		c.mu.Unlock()
 		if !have {
 			return fresh(n), true, nil
 		}
-		from--
-		if s, err = c.feedFrom(ctx, p, fresh(from), from, n); err != nil {
+		before, err := c.raw(ctx, p, from)
+		if isDamage(err) || err == nil && len(before) < pg.BlockSize {
+			return fresh(n), true, nil
+		}
+		if err != nil {
 			return nil, false, err
 		}
-		if s.NextRecord() < size.Start(n) {
-			return s, false, nil
+		s = fresh(from)
+		_ = s.Feed(before[:pg.BlockSize], ignore) // the scan below sees the error again
+		more = s.SkippedPartial() && s.NextRecord() > size.End(from)
+	}
+	s = fresh(from)
+	for ; from < n; from++ {
+		raw, err := c.raw(ctx, p, from)
+		if err == nil {
+			err = s.Feed(raw, ignore)
+		}
+		var ended *walscan.EndError
+		switch {
+		case isDamage(err), errors.As(err, &ended):
+			return fresh(n), true, nil
+		case err != nil:
+			return nil, false, err
 		}
 	}
-	return fresh(n), true, nil
+	return s, s.NextRecord() >= size.Start(n), nil
 }
 
-func (c *Catalog) feedFrom(ctx context.Context, p Path, s *walscan.Scanner, from, to uint64) (*walscan.Scanner, error) {
-	for ; from < to; from++ {
-		raw, err := c.raw(ctx, p, from)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.Feed(raw, func(*walscan.Record) error { return nil }); err != nil {
-			return nil, fmt.Errorf("read WAL segment %s: %w", c.inv.size.Name(p.Segment(from)), err)
-		}
-	}
-	return s, nil
-}
+// maxRecord is more than any record of WAL takes (XLogRecordMaxSize is 1020 MiB).
+const maxRecord = 1 << 30
+
+func ignore(*walscan.Record) error { return nil }

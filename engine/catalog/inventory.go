@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -46,17 +47,16 @@ func loadInventory(ctx context.Context, l *repository.Lineage) (*inventory, erro
 }
 
 // add notes a whole segment. It is quick when segments come in order.
-func (inv *inventory) add(g pg.Segment) {
-	spans := inv.whole[g.Timeline]
-	if n := len(spans); n > 0 && spans[n-1].to == g.Number {
-		spans[n-1].to++
+func (inv *inventory) add(g pg.Segment) { inv.addSpan(g.Timeline, span{g.Number, g.Number + 1}) }
+
+func (inv *inventory) addSpan(tli pg.TimelineID, s span) {
+	spans := inv.whole[tli]
+	if n := len(spans); n > 0 && spans[n-1].to == s.from {
+		spans[n-1].to = s.to
 		return
 	}
-	if inv.has(g) {
-		return
-	}
-	spans = append(spans, span{g.Number, g.Number + 1})
-	slices.SortFunc(spans, func(a, b span) int { return int(int64(a.from) - int64(b.from)) })
+	spans = append(spans, s)
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	merged := spans[:1]
 	for _, s := range spans[1:] {
 		if last := &merged[len(merged)-1]; s.from <= last.to {
@@ -65,7 +65,21 @@ func (inv *inventory) add(g pg.Segment) {
 			merged = append(merged, s)
 		}
 	}
-	inv.whole[g.Timeline] = merged
+	inv.whole[tli] = merged
+}
+
+// end is where the newest WAL of a timeline is known to lie: the number of the
+// segment that grows. It is false if there is none.
+func (inv *inventory) end(tli pg.TimelineID) (n uint64, ok bool) {
+	if spans := inv.whole[tli]; len(spans) > 0 {
+		n, ok = spans[len(spans)-1].to, true
+	}
+	for g, to := range inv.tails {
+		if g.Timeline == tli && to > inv.size.Start(g.Number) && (!ok || g.Number > n) {
+			n, ok = g.Number, true
+		}
+	}
+	return n, ok
 }
 
 func (inv *inventory) has(g pg.Segment) bool {

@@ -15,10 +15,10 @@ import (
 // Target is the moment somebody wants back. Exactly one of Time, Latest, Backup and
 // At is set.
 type Target struct {
-	Time      time.Time     // commits stamped later are lost
-	Exclusive bool          // commits stamped exactly Time are lost too
-	Latest    bool          // all that the repository holds
-	Backup    string        // as soon as this backup is consistent
+	Time      time.Time // commits stamped later are lost
+	Exclusive bool      // commits stamped exactly Time are lost too
+	Latest    bool      // all that the repository holds
+	Backup    string    // as soon as this backup is consistent
 	// At is what a target was found to mean before, with the backup to start from:
 	// it is taken as it is.
 	At       *Found
@@ -100,7 +100,7 @@ type Resolution struct {
 	// Time is the moment that is reached: what was asked for, or the latest
 	// that is proven.
 	Time      time.Time
-	LastKept  *walindex.Transaction // the last commit before the stop; nil: none since the backup
+	LastKept  *walindex.Transaction // the last commit before the stop; nil: none since the backup began
 	FirstLost *walindex.Transaction // the first commit after it; nil: none is known
 	Settings  repository.Settings   // the greatest that replay demands
 	// Tablespaces are made by the replay, where they stood on the source.
@@ -132,8 +132,7 @@ func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
 		r.Time = w.To
 	}
 	for _, m := range c.manifests {
-		inside := m.StopLSN >= w.FromLSN && m.StopLSN <= w.ToLSN && p.owns(m.Timeline, m.StartLSN, m.StopLSN)
-		if inside && !m.StopTime.After(r.Time) && (r.Backup == nil || m.StopLSN >= r.Backup.StopLSN) {
+		if c.within(p, m, w) && !m.StopTime.After(r.Time) && (r.Backup == nil || m.StopLSN >= r.Backup.StopLSN) {
 			r.Backup = m
 		}
 	}
@@ -141,7 +140,16 @@ func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
 		return nil, &OutsideWindowError{t, windows}
 	}
 	r.Settings = r.Backup.Settings
-	return r, c.find(ctx, r)
+	if err := c.find(ctx, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// within tells whether a window can be reached from a backup. One that ended in the
+// window may have begun before it, where WAL is missing.
+func (c *Catalog) within(p Path, m *repository.Manifest, w Window) bool {
+	return m.StopLSN >= w.FromLSN && m.StopLSN <= w.ToLSN && p.owns(m.Timeline, m.StartLSN, m.StopLSN) && c.reach(p, m) >= w.ToLSN
 }
 
 func (c *Catalog) choose(t Target, windows []Window) (Window, error) {
@@ -160,6 +168,7 @@ func (c *Catalog) choose(t Target, windows []Window) (Window, error) {
 			for _, g := range c.gaps {
 				if g.From >= before.ToLSN && g.To <= after.FromLSN {
 					e.Gap = &g
+					break
 				}
 			}
 			return Window{}, e
@@ -180,11 +189,15 @@ func (c *Catalog) resolveBackup(ctx context.Context, t Target) (*Resolution, err
 		if err := c.l.Covers(ctx, m.Timeline, m.StartLSN, m.StopLSN); err != nil {
 			return nil, err
 		}
-		return &Resolution{
+		r := &Resolution{
 			Target: t, Path: p, Backup: m, Time: m.StopTime, Settings: m.Settings,
 			Window: Window{Timeline: m.Timeline, Backup: m.Name, From: m.StopTime, To: m.StopTime, FromLSN: m.StopLSN, ToLSN: m.StopLSN},
-			Stop:   Stop{LSN: m.StopLSN, Immediate: true, Next: m.StopLSN},
-		}, nil
+		}
+		if err := c.find(ctx, r); err != nil {
+			return nil, err
+		}
+		r.Stop = Stop{LSN: m.StopLSN, Immediate: true, Next: m.StopLSN}
+		return r, nil
 	}
 	return nil, &NoBackupError{t.Backup}
 }
@@ -200,7 +213,7 @@ func (c *Catalog) resolveFound(ctx context.Context, t Target, p Path, windows []
 			continue
 		}
 		for _, w := range windows {
-			if m.StopLSN < w.FromLSN || m.StopLSN > w.ToLSN || t.At.Stop.LSN < m.StopLSN || t.At.Stop.LSN > w.ToLSN {
+			if !c.within(p, m, w) || t.At.Stop.LSN < m.StopLSN || t.At.Stop.LSN > w.ToLSN {
 				continue
 			}
 			r := &Resolution{Target: t, Window: w, Path: p, Backup: m, Settings: m.Settings}
@@ -231,9 +244,12 @@ func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 		if err != nil {
 			return err
 		}
+		if x.Partial && size.Start(n) > r.Backup.StartLSN {
+			return fmt.Errorf("read WAL segment %s: the record that reaches into it cannot be read", size.Name(r.Path.Segment(n)))
+		}
 		for i := range x.Transactions {
 			tx := &x.Transactions[i]
-			if !tx.Kind.Committed() || tx.End > end {
+			if !tx.Kind.Committed() || tx.End > end || tx.Start < r.Backup.StartLSN {
 				continue
 			}
 			if tx.Start >= r.Backup.StopLSN && r.lost(tx) {
@@ -256,7 +272,7 @@ func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 // lost tells whether a commit is stamped later than the target.
 func (r *Resolution) lost(tx *walindex.Transaction) bool {
 	switch {
-	case r.Target.Latest:
+	case r.Target.Latest, r.Target.Backup != "":
 		return false
 	case r.Target.At != nil && r.Target.At.Stop.Inclusive:
 		return tx.Start > r.Target.At.Stop.LSN

@@ -21,8 +21,10 @@ var (
 		}
 		return e
 	})
+	// decoder writes no further than the capacity it is given: what a frame claims
+	// cannot make it allocate.
 	decoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(8), zstd.WithDecoderMaxMemory(maxObject))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(8), zstd.WithDecoderMaxMemory(maxObject), zstd.WithDecodeAllCapLimit(true))
 		if err != nil {
 			panic(err)
 		}
@@ -35,19 +37,27 @@ func Compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }
 
 func compress(dst, raw []byte) []byte { return Compress(dst, raw) }
 
-// decompress undoes one or more frames that give exactly length bytes; length -1
-// means as many as they give.
+// decompress undoes one or more frames that give exactly length bytes.
 func decompress(frames []byte, length int) ([]byte, error) {
-	var dst []byte
-	if length > 0 {
-		dst = make([]byte, 0, length)
-	}
-	out, err := decoder().DecodeAll(frames, dst)
+	out, err := decoder().DecodeAll(frames, make([]byte, 0, length))
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
-	if length >= 0 && len(out) != length {
+	if len(out) != length {
 		return nil, fmt.Errorf("decompress: %d bytes, not %d", len(out), length)
 	}
 	return out, nil
+}
+
+// decompressOne undoes one frame of Compress, which says itself how many bytes it
+// gives, refusing more than limit.
+func decompressOne(frame []byte, limit int64) ([]byte, error) {
+	var h zstd.Header
+	if err := h.Decode(frame); err != nil {
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	if !h.HasFCS || h.FrameContentSize > uint64(limit) {
+		return nil, fmt.Errorf("decompress: the frame does not say its size, or more than %d bytes", limit)
+	}
+	return decompress(frame, int(h.FrameContentSize))
 }

@@ -12,8 +12,9 @@
 //	    Manifest          written last
 //
 // Invariants. Nothing is listed that is not whole. No object but a beat or a
-// lock is ever replaced; putting the same bytes again is fine, other bytes are a
-// *ConflictError. Every read checks what the object says of itself, and damage
+// lock is ever replaced (an index may be made again); putting the same bytes again is
+// fine, other bytes are a *ConflictError. Packs and lists of files that are sealed
+// cannot be known again: putting one twice is a conflict. Every read checks what the object says of itself, and damage
 // is a *CorruptError that names the key. Absence is blob.ErrNotExist and nothing
 // else is. A Lineage is opened for writing with the system identifier and the
 // version of the server, and refuses another's.

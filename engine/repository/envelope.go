@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"filippo.io/age"
 	"github.com/cespare/xxhash/v2"
@@ -53,6 +54,19 @@ func (k Kind) sealed() bool {
 		return true
 	}
 	return false
+}
+
+// limit bounds the body of an object of this kind, and so what reading one takes.
+func (k Kind) limit() int64 {
+	switch k {
+	case KindSegment, KindTail, KindIndex, KindFiles:
+		return maxObject
+	case KindPack:
+		return 64 << 20 // PackSize, a frame more, its table, its seal
+	case KindManifest:
+		return 64 << 20
+	}
+	return 1 << 20
 }
 
 const (
@@ -109,9 +123,9 @@ func (h header) encode(key string) []byte {
 	return append(b, key...)
 }
 
-// decodeHeader checks b, the first headerSize(key) bytes of an object of size
-// bytes, against what the caller expects it to be.
-func decodeHeader(b []byte, kind Kind, key string, size int64) (header, error) {
+// decodeHeader checks b, the first headerSize(key) bytes of an object, against what
+// the caller expects it to be.
+func decodeHeader(b []byte, kind Kind, key string) (header, error) {
 	bad := func(format string, a ...any) (header, error) {
 		return header{}, &CorruptError{key, fmt.Sprintf(format, a...)}
 	}
@@ -147,8 +161,11 @@ func decodeHeader(b []byte, kind Kind, key string, size int64) (header, error) {
 	if b[9] != bodyVersion {
 		return header{}, fmt.Errorf("object %s has format version %d, this kbcli reads version %d: use a newer kbcli", key, b[9], bodyVersion)
 	}
-	if h.bodyLen != size-headerSize(key) {
-		return bad("it should have %d bytes and has %d", h.bodyLen+headerSize(key), size)
+	if h.flags&^flagSealed != 0 || b[11] != 0 {
+		return header{}, fmt.Errorf("object %s has flags %02x%02x that this kbcli does not know: use a newer kbcli", key, b[10], b[11])
+	}
+	if h.bodyLen < 0 || h.bodyLen > kind.limit() {
+		return bad("it claims a body of %d bytes, more than a %s may have", uint64(h.bodyLen), kind)
 	}
 	return h, nil
 }
@@ -188,6 +205,9 @@ func (r *Repository) seal(kind Kind, key string, payload []byte, content uint64)
 		}
 		payload, h.flags = sealed, flagSealed
 	}
+	if int64(len(payload)) > kind.limit() {
+		return nil, fmt.Errorf("object %s: a body of %d bytes is more than a %s may have", key, len(payload), kind)
+	}
 	h.bodyLen = int64(len(payload))
 	h.bodySum = xxhash.Sum64(payload)
 	return &body{h.encode(key), payload}, nil
@@ -216,19 +236,25 @@ func (r *Repository) encrypt(payload []byte) ([]byte, error) {
 }
 
 // put stores payload under key. That the same content is already there is
-// success; other content is a *ConflictError.
+// success; other content is a *ConflictError. Of what is sealed only what has a
+// content hash can be known again: each sealing gives other bytes.
 func (r *Repository) put(ctx context.Context, kind Kind, key string, payload []byte, content uint64) error {
 	b, err := r.seal(kind, key, payload, content)
 	if err != nil {
 		return err
 	}
-	err = r.store.Put(ctx, key, b)
-	if !errors.Is(err, blob.ErrExist) {
-		return err
-	}
-	h, err := r.readHeader(ctx, kind, key)
-	if err != nil {
-		return err
+	var h header
+	for try := 0; ; try++ {
+		if err = r.store.Put(ctx, key, b); !errors.Is(err, blob.ErrExist) {
+			return err
+		}
+		if h, err = r.readHeader(ctx, kind, key); err == nil {
+			break
+		}
+		// deleted since: the key is free again
+		if !errors.Is(err, blob.ErrNotExist) || try == 2 {
+			return err
+		}
 	}
 	same := h.content == content && content != 0 ||
 		h.flags == 0 && b.head[10] == 0 && h.bodySum == xxhash.Sum64(b.payload) && h.bodyLen == int64(len(b.payload))
@@ -252,16 +278,46 @@ func (r *Repository) readHeader(ctx context.Context, kind Kind, key string) (hea
 	if err != nil {
 		return header{}, err
 	}
-	rc, err := r.store.Get(ctx, key, 0, headerSize(key))
+	b, err := r.getRange(ctx, key, 0, headerSize(key))
 	if err != nil {
 		return header{}, err
 	}
-	defer rc.Close()
-	b, err := io.ReadAll(rc)
-	if err != nil {
-		return header{}, fmt.Errorf("read %s: %w", key, err)
+	h, err := decodeHeader(b, kind, key)
+	if err == nil && h.bodyLen != info.Size-headerSize(key) {
+		err = &CorruptError{key, fmt.Sprintf("it should have %d bytes and has %d", h.bodyLen+headerSize(key), info.Size)}
 	}
-	return decodeHeader(b, kind, key, info.Size)
+	return h, err
+}
+
+// getRange reads up to length bytes from off: fewer only where the object ends.
+func (r *Repository) getRange(ctx context.Context, key string, off, length int64) ([]byte, error) {
+	rc, err := r.store.Get(ctx, key, off, length)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return readUpTo(rc, key, length)
+}
+
+// readUpTo reads until n bytes or the end. What a store says of a broken
+// connection, io.ErrUnexpectedEOF too, stays an error; the end of an object does
+// not become one. Memory grows with what arrives, not with what was claimed.
+func readUpTo(r io.Reader, key string, n int64) ([]byte, error) {
+	b := make([]byte, 0, min(n, 32<<20))
+	for int64(len(b)) < n {
+		if len(b) == cap(b) {
+			b = slices.Grow(b, int(min(n-int64(len(b)), int64(len(b)))))
+		}
+		m, err := r.Read(b[len(b):min(int64(cap(b)), n)])
+		b = b[:len(b)+m]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", key, err)
+		}
+	}
+	return b, nil
 }
 
 // maxObject bounds what is read into memory at once. The largest objects are
@@ -275,15 +331,26 @@ func (r *Repository) get(ctx context.Context, kind Kind, key string) ([]byte, er
 }
 
 func (r *Repository) getContent(ctx context.Context, kind Kind, key string) ([]byte, uint64, error) {
-	b, err := blob.ReadAll(ctx, r.store, key, maxObject)
+	rc, err := r.store.Get(ctx, key, 0, -1)
 	if err != nil {
 		return nil, 0, err
 	}
-	h, err := decodeHeader(b, kind, key, int64(len(b)))
+	defer rc.Close()
+	head, err := readUpTo(rc, key, headerSize(key))
 	if err != nil {
 		return nil, 0, err
 	}
-	p := b[headerSize(key):]
+	h, err := decodeHeader(head, kind, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	p, err := readUpTo(rc, key, h.bodyLen+1) // one more, to see that there is none
+	if err != nil {
+		return nil, 0, err
+	}
+	if int64(len(p)) != h.bodyLen {
+		return nil, 0, &CorruptError{key, fmt.Sprintf("its body should have %d bytes and has %d or more", h.bodyLen, len(p))}
+	}
 	if xxhash.Sum64(p) != h.bodySum {
 		return nil, 0, &CorruptError{key, "the checksum of its body does not match"}
 	}
@@ -318,18 +385,9 @@ func (r *Repository) decrypt(key string, p []byte) ([]byte, error) {
 // payloadRange reads a piece of an object that is not sealed. Its checksum is not
 // checked: the caller has one for each frame.
 func (r *Repository) payloadRange(ctx context.Context, key string, off, length int64) ([]byte, error) {
-	rc, err := r.store.Get(ctx, key, headerSize(key)+off, length)
-	if err != nil {
-		return nil, err
+	b, err := r.getRange(ctx, key, headerSize(key)+off, length)
+	if err == nil && int64(len(b)) < length {
+		err = &CorruptError{key, fmt.Sprintf("it ends %d bytes early", length-int64(len(b)))}
 	}
-	defer rc.Close()
-	b := make([]byte, length)
-	n, err := io.ReadFull(rc, b)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, &CorruptError{key, fmt.Sprintf("it ends %d bytes early", length-int64(n))}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
-	}
-	return b, nil
+	return b, err
 }

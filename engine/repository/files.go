@@ -56,6 +56,13 @@ type Extent struct {
 
 const filesMagic = "F1"
 
+// A path takes little room in the table, where it shares what it has in common with
+// the one before: these bound what it takes in memory.
+const (
+	maxPath  = 4096
+	maxPaths = 1 << 30 // of all together
+)
+
 // encode writes the columns of FORMAT.md, not yet compressed.
 func (f *Files) encode() []byte {
 	b := []byte(filesMagic)
@@ -121,20 +128,24 @@ func parseFiles(b []byte) (*Files, error) {
 	n := c.Count(2)
 	f.Packs = make([]PackRef, 0, n)
 	for range n {
-		f.Packs = append(f.Packs, PackRef{string(c.Bytes(c.Uvarint())), c.U32()})
+		p := PackRef{string(c.Bytes(c.Uvarint())), c.U32()}
+		if c.Err() == nil && checkBackupName(p.Backup) != nil {
+			c.Fail(fmt.Sprintf("%q is not the name of a backup", p.Backup))
+		}
+		f.Packs = append(f.Packs, p)
 	}
 	n = c.Count(12)
 	f.Frames = make([]Frame, 0, n)
 	for range n {
 		fr := Frame{c.U32(), FrameInfo{c.Uvarint(), c.U32(), c.U32(), c.Fixed64()}}
-		if int(fr.Pack) >= len(f.Packs) || fr.Raw > FrameSize || fr.Offset > math.MaxInt64/2 {
+		if int(fr.Pack) >= len(f.Packs) || fr.Raw > FrameSize || fr.Stored > maxStored || fr.Stored == 0 || fr.Offset > math.MaxInt64/2 {
 			c.Fail("a frame is out of range")
 		}
 		f.Frames = append(f.Frames, fr)
 	}
 	n = c.Count(6)
 	f.Files = make([]File, 0, n)
-	before := ""
+	before, paths := "", 0
 	for range n {
 		e := f.parseFile(&c, before)
 		if c.Err() != nil {
@@ -145,6 +156,9 @@ func parseFiles(b []byte) (*Files, error) {
 		}
 		f.Files = append(f.Files, e)
 		before = e.Path
+		if paths += len(e.Path); paths > maxPaths {
+			c.Fail("its paths are too many")
+		}
 	}
 	if err := c.Done(); err != nil {
 		return nil, fmt.Errorf("its list of files: %w", err)
@@ -154,11 +168,12 @@ func parseFiles(b []byte) (*Files, error) {
 
 func (f *Files) parseFile(c *wire.Reader, before string) File {
 	shared := c.Uvarint()
-	if shared > uint64(len(before)) {
-		c.Fail("a path shares more than there is")
+	rest := c.Bytes(c.Uvarint())
+	if shared > uint64(len(before)) || int(shared)+len(rest) > maxPath {
+		c.Fail("a path shares more than there is, or is too long")
 		return File{}
 	}
-	e := File{Path: before[:shared] + string(c.Bytes(c.Uvarint()))}
+	e := File{Path: before[:shared] + string(rest)}
 	e.Kind = FileKind(c.U8())
 	e.Mode = c.U32()
 	size := c.Uvarint()
@@ -166,10 +181,11 @@ func (f *Files) parseFile(c *wire.Reader, before string) File {
 	if e.Kind == Symlink {
 		e.Link = string(c.Bytes(c.Uvarint()))
 	}
-	if e.Kind > Symlink || size > math.MaxInt64/2 || e.Mode > 0o7777 {
+	if e.Kind > Symlink || size > math.MaxInt64/2 || e.Mode > 0o7777 || e.Kind != RegularFile && size > 0 {
 		c.Fail("a file's properties are out of range")
 	}
-	if e.Path == "" || path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path || e.Path == ".." || strings.HasPrefix(e.Path, "../") {
+	if e.Path == "" || e.Path == "." || path.IsAbs(e.Path) || path.Clean(e.Path) != e.Path ||
+		e.Path == ".." || strings.HasPrefix(e.Path, "../") || strings.IndexByte(e.Path, 0) >= 0 {
 		c.Fail(fmt.Sprintf("path %q does not stay inside its directory", e.Path))
 	}
 	e.Size = int64(size)

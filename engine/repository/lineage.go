@@ -83,13 +83,17 @@ func (l *Lineage) PutGap(ctx context.Context, g Gap) error {
 	if err != nil {
 		return err
 	}
-	key := l.key("gap", fmt.Sprintf("%08X-%016X-%016X", uint32(g.Timeline), uint64(g.From), uint64(g.To)))
+	key := l.gapKey(g)
 	err = l.repo.put(ctx, KindGap, key, b, 0)
 	var conflict *ConflictError
 	if errors.As(err, &conflict) {
 		return nil // the same gap, declared before with another time or reason
 	}
 	return err
+}
+
+func (l *Lineage) gapKey(g Gap) string {
+	return l.key("gap", fmt.Sprintf("%08X-%016X-%016X", uint32(g.Timeline), uint64(g.From), uint64(g.To)))
 }
 
 // Gaps lists the declared gaps by timeline and position.
@@ -100,12 +104,18 @@ func (l *Lineage) Gaps(ctx context.Context) ([]Gap, error) {
 			return nil, fmt.Errorf("list gaps: %w", err)
 		}
 		b, err := l.repo.get(ctx, KindGap, info.Key)
+		if errors.Is(err, blob.ErrNotExist) {
+			continue // deleted meanwhile
+		}
 		if err != nil {
 			return nil, err
 		}
 		var g Gap
 		if err := json.Unmarshal(b, &g); err != nil {
 			return nil, &CorruptError{info.Key, err.Error()}
+		}
+		if l.gapKey(g) != info.Key {
+			return nil, &CorruptError{info.Key, "it describes another gap"}
 		}
 		out = append(out, g)
 	}

@@ -78,11 +78,13 @@ type Settings struct {
 	DataPageChecksumVer int `json:"dataPageChecksumVersion"`
 }
 
-func (l *Lineage) manifestKey(name string) string { return l.key("backup", name, "manifest") }
+func (l *Lineage) manifestKey(name string) string { return l.key("manifest", name) }
 func (l *Lineage) filesKey(name string) string    { return l.key("backup", name, "files") }
 
 // PutBackup stores the list of files and then the manifest. After it returned nil
-// the backup is listed. It fills Written, FilesSum and adds to Stored.
+// the backup is listed. It fills Written, FilesSum and adds to Stored. A name that
+// has a manifest already is a *ConflictError, and that backup stays as it is; but a
+// name has one writer at a time.
 func (l *Lineage) PutBackup(ctx context.Context, m *Manifest, f *Files) error {
 	if err := checkBackupName(m.Name); err != nil {
 		return err
@@ -92,9 +94,20 @@ func (l *Lineage) PutBackup(ctx context.Context, m *Manifest, f *Files) error {
 		return fmt.Errorf("backup %s: %w", m.Name, err)
 	}
 	packed := compress(nil, raw)
-	m.FilesSum = xxhash.Sum64(raw)
-	m.Stored += int64(len(packed))
-	m.Written = l.repo.clock().UTC().Truncate(time.Microsecond)
+	done := *m
+	done.FilesSum = xxhash.Sum64(raw)
+	done.Stored += int64(len(packed))
+	done.Written = l.repo.clock().UTC().Truncate(time.Microsecond)
+	b, err := json.MarshalIndent(done, "", " ")
+	if err != nil {
+		return err
+	}
+	switch _, err := l.repo.store.Stat(ctx, l.manifestKey(m.Name)); {
+	case err == nil:
+		return &ConflictError{l.manifestKey(m.Name)} // its list of files must stay
+	case !errors.Is(err, blob.ErrNotExist):
+		return err
+	}
 	// an interrupted try may have left its list of files without a manifest
 	if err := l.repo.store.Delete(ctx, l.filesKey(m.Name)); err != nil {
 		return err
@@ -102,11 +115,11 @@ func (l *Lineage) PutBackup(ctx context.Context, m *Manifest, f *Files) error {
 	if err := l.repo.put(ctx, KindFiles, l.filesKey(m.Name), packed, 0); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(m, "", " ")
-	if err != nil {
+	if err := l.repo.put(ctx, KindManifest, l.manifestKey(m.Name), b, 0); err != nil {
 		return err
 	}
-	return l.repo.put(ctx, KindManifest, l.manifestKey(m.Name), b, 0)
+	*m = done
+	return nil
 }
 
 func checkBackupName(name string) error {
@@ -136,21 +149,25 @@ func (l *Lineage) Manifest(ctx context.Context, name string) (*Manifest, error) 
 	return m, nil
 }
 
-// Manifests reads all backups' descriptions, by StopLSN and name. A damaged one
-// is left out and named in the error beside the others.
+// Manifests reads all backups' descriptions, by the time they ended and name. A
+// damaged one is left out and named in the error, a *CorruptError, beside the others;
+// any other error comes alone.
 func (l *Lineage) Manifests(ctx context.Context) ([]*Manifest, error) {
-	names, err := l.backupNames(ctx, "manifest")
-	if err != nil {
-		return nil, err
-	}
 	var out []*Manifest
 	var errs []error
-	for _, name := range names {
-		m, err := l.Manifest(ctx, name)
+	prefix := l.key("manifest") + "/"
+	for info, err := range l.repo.store.List(ctx, prefix) {
+		if err != nil {
+			return nil, fmt.Errorf("list backups: %w", err)
+		}
+		m, err := l.Manifest(ctx, strings.TrimPrefix(info.Key, prefix))
+		var corrupt *CorruptError
 		switch {
 		case errors.Is(err, blob.ErrNotExist): // deleted meanwhile
-		case err != nil:
+		case errors.As(err, &corrupt):
 			errs = append(errs, err)
+		case err != nil:
+			return nil, err
 		default:
 			out = append(out, m)
 		}
@@ -166,20 +183,13 @@ func (l *Lineage) Manifests(ctx context.Context) ([]*Manifest, error) {
 
 // BackupFolders lists the names of all backups, finished or not.
 func (l *Lineage) BackupFolders(ctx context.Context) ([]string, error) {
-	return l.backupNames(ctx, "")
-}
-
-func (l *Lineage) backupNames(ctx context.Context, leaf string) ([]string, error) {
 	var names []string
 	prefix := l.key("backup") + "/"
 	for info, err := range l.repo.store.List(ctx, prefix) {
 		if err != nil {
 			return nil, fmt.Errorf("list backups: %w", err)
 		}
-		name, rest, _ := strings.Cut(strings.TrimPrefix(info.Key, prefix), "/")
-		if leaf != "" && rest != leaf {
-			continue
-		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(info.Key, prefix), "/")
 		if len(names) == 0 || names[len(names)-1] != name {
 			names = append(names, name)
 		}
@@ -194,7 +204,7 @@ func (l *Lineage) Files(ctx context.Context, m *Manifest) (*Files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backup %s: %w", m.Name, err)
 	}
-	raw, err := decompress(p, -1)
+	raw, err := decompressOne(p, maxObject)
 	if err != nil {
 		return nil, &CorruptError{key, err.Error()}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,9 @@ const FrameSize = 1 << 20
 
 // PackSize is about how many bytes a pack takes in the store before the next begins.
 const PackSize = 16 << 20
+
+// maxStored bounds what a frame takes: zstd adds a few bytes to what does not compress.
+const maxStored = FrameSize + 4<<10
 
 // PackRef names a pack: the backup that wrote it and its number there.
 type PackRef struct {
@@ -69,24 +73,27 @@ func (l *Lineage) packKey(p PackRef) string {
 // PutPack stores what w holds. The writer can be Reset when it returned. It gives
 // the bytes that the object takes.
 func (l *Lineage) PutPack(ctx context.Context, p PackRef, w *PackWriter) (int64, error) {
-	at := len(w.buf)
-	w.buf = binary.AppendUvarint(w.buf, uint64(len(w.frames)))
+	// behind w.buf, not in it: PutPack may be called again after an error
+	b := binary.AppendUvarint(w.buf, uint64(len(w.frames)))
 	for _, f := range w.frames {
-		w.buf = binary.AppendUvarint(w.buf, uint64(f.Stored))
-		w.buf = binary.AppendUvarint(w.buf, uint64(f.Raw))
-		w.buf = binary.LittleEndian.AppendUint64(w.buf, f.Sum)
+		b = binary.AppendUvarint(b, uint64(f.Stored))
+		b = binary.AppendUvarint(b, uint64(f.Raw))
+		b = binary.LittleEndian.AppendUint64(b, f.Sum)
 	}
-	w.buf = binary.LittleEndian.AppendUint32(w.buf, uint32(len(w.buf)-at))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(b)-len(w.buf)))
 	key := l.packKey(p)
-	if err := l.repo.put(ctx, KindPack, key, w.buf, 0); err != nil {
+	if err := l.repo.put(ctx, KindPack, key, b, 0); err != nil {
 		return 0, err
 	}
-	return headerSize(key) + int64(len(w.buf)), nil
+	return headerSize(key) + int64(len(b)), nil
 }
 
 // Packs lists the numbers of the packs that a backup wrote, ascending, and the
 // bytes that they take.
 func (l *Lineage) Packs(ctx context.Context, backup string) (numbers []uint32, size int64, err error) {
+	if err := checkBackupName(backup); err != nil {
+		return nil, 0, err
+	}
 	prefix := l.key("backup", backup, "pack") + "/"
 	for info, err := range l.repo.store.List(ctx, prefix) {
 		if err != nil {
@@ -95,6 +102,9 @@ func (l *Lineage) Packs(ctx context.Context, backup string) (numbers []uint32, s
 		n, err := strconv.ParseUint(strings.TrimPrefix(info.Key, prefix), 10, 32)
 		if err != nil {
 			return nil, 0, &CorruptError{info.Key, "its name is not a number"}
+		}
+		if info.Key != l.packKey(PackRef{backup, uint32(n)}) {
+			return nil, 0, &CorruptError{info.Key, "its name is not that of a pack"}
 		}
 		numbers = append(numbers, uint32(n))
 		size += info.Size
@@ -143,7 +153,7 @@ func parsePackTable(payload []byte) ([]FrameInfo, error) {
 	for range count {
 		f := FrameInfo{Offset: off, Stored: c.U32(), Raw: c.U32(), Sum: c.Fixed64()}
 		off += uint64(f.Stored)
-		if f.Raw > FrameSize || off > uint64(end) {
+		if f.Raw > FrameSize || f.Stored > maxStored || off > uint64(end) {
 			c.Fail("frame reaches out of the pack")
 		}
 		frames = append(frames, f)
@@ -166,7 +176,7 @@ func decodeFrame(dst, b []byte, base uint64, f FrameInfo) ([]byte, error) {
 		dst = make([]byte, 0, max(int(f.Raw), FrameSize))
 	}
 	stored := b[f.Offset-base : f.Offset-base+uint64(f.Stored)]
-	out, err := decoder().DecodeAll(stored, dst[:0])
+	out, err := decoder().DecodeAll(stored, dst[:0:max(int(f.Raw), 0)])
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
@@ -215,6 +225,9 @@ func (l *Lineage) ReadFrames(ctx context.Context, p PackRef, frames []FrameInfo,
 		j := i + 1
 		for ; j < len(frames) && frames[j].Offset <= end+coalesce && end-base < PackSize; j++ {
 			end = max(end, frames[j].Offset+uint64(frames[j].Stored))
+		}
+		if base > math.MaxInt64/2 || end-base > PackSize+coalesce+2*maxStored {
+			return &CorruptError{key, fmt.Sprintf("the frame said to be at %d is out of range", base)}
 		}
 		b, err := l.repo.payloadRange(ctx, key, int64(base), int64(end-base))
 		if err != nil {

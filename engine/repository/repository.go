@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ type repositoryDoc struct {
 }
 
 // Create lays out an empty repository. If one is there already with the same
-// recipients it is opened; with others, that is an error.
+// recipients, or none are given, it is opened; with others, that is an error.
 func Create(ctx context.Context, store blob.Store, o Options) (*Repository, error) {
 	if _, err := parseRecipients(o.Recipients); err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 	if err != nil {
 		return nil, err
 	}
-	if len(o.Recipients) > 0 && strings.Join(o.Recipients, " ") != strings.Join(r.names, " ") {
+	if len(o.Recipients) > 0 && !slices.Equal(slices.Sorted(slices.Values(o.Recipients)), slices.Sorted(slices.Values(r.names))) {
 		return nil, fmt.Errorf("the repository in %s is sealed to other recipients than those given", store)
 	}
 	return r, nil
@@ -117,11 +118,18 @@ func parseRecipients(names []string) ([]age.Recipient, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
-	rs, err := age.ParseRecipients(strings.NewReader(strings.Join(names, "\n")))
-	if err != nil {
-		return nil, fmt.Errorf("recipients: %w", err)
+	var out []age.Recipient
+	for _, name := range names {
+		rs, err := age.ParseRecipients(strings.NewReader(name))
+		if err == nil && (len(rs) != 1 || strings.TrimSpace(name) != name) {
+			err = errors.New("it is not one age public key")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("recipient %q: %w", name, err)
+		}
+		out = append(out, rs...)
 	}
-	return rs, nil
+	return out, nil
 }
 
 // ID is the random name the repository was created with.
@@ -156,22 +164,36 @@ type LineageInfo struct {
 	Created     time.Time      `json:"created"`
 }
 
+// lineageKey is of a lineage's description. It lies outside its folder, so that
+// lineages are listed without listing what is in them.
+func lineageKey(id string) string { return "lineage/" + id }
+
+func (l *Lineage) descriptionKey() string { return lineageKey(l.info.ID) }
+
+// checkLineageID refuses what would not be one part of a key.
+func checkLineageID(id string) error {
+	if strings.Contains(id, "/") {
+		return fmt.Errorf("lineage %q has a slash", id)
+	}
+	return blob.CheckKey(lineageKey(id))
+}
+
 // CreateLineage begins a line of history for a cluster; its ID is made here.
 func (r *Repository) CreateLineage(ctx context.Context, info LineageInfo) (*Lineage, error) {
 	if !info.SegmentSize.Valid() {
 		return nil, fmt.Errorf("WAL segment size %d is not a power of two from 1 MiB to 1 GiB", info.SegmentSize)
 	}
 	info.ID = info.Cluster + "-" + randomID(12)
+	if err := checkLineageID(info.ID); err != nil {
+		return nil, err
+	}
 	info.Created = r.clock().UTC().Truncate(time.Microsecond)
 	b, err := json.Marshal(info)
 	if err != nil {
 		return nil, err
 	}
 	l := &Lineage{repo: r, info: info}
-	if err := blob.CheckKey(l.key("lineage")); err != nil {
-		return nil, err
-	}
-	if err := r.put(ctx, KindLineage, l.key("lineage"), b, 0); err != nil {
+	if err := r.put(ctx, KindLineage, l.descriptionKey(), b, 0); err != nil {
 		return nil, fmt.Errorf("create lineage %s: %w", info.ID, err)
 	}
 	return l, nil
@@ -179,42 +201,45 @@ func (r *Repository) CreateLineage(ctx context.Context, info LineageInfo) (*Line
 
 // Lineage opens one line of history by its ID, or fails with blob.ErrNotExist.
 func (r *Repository) Lineage(ctx context.Context, id string) (*Lineage, error) {
+	if err := checkLineageID(id); err != nil {
+		return nil, err
+	}
 	l := &Lineage{repo: r, info: LineageInfo{ID: id}}
-	b, err := r.get(ctx, KindLineage, l.key("lineage"))
+	b, err := r.get(ctx, KindLineage, l.descriptionKey())
 	if err != nil {
 		return nil, fmt.Errorf("open lineage %s: %w", id, err)
 	}
 	if err := json.Unmarshal(b, &l.info); err != nil {
-		return nil, &CorruptError{l.key("lineage"), err.Error()}
+		return nil, &CorruptError{lineageKey(id), err.Error()}
 	}
 	if l.info.ID != id || !l.info.SegmentSize.Valid() {
-		return nil, &CorruptError{l.key("lineage"), "it describes another lineage"}
+		return nil, &CorruptError{lineageKey(id), "it describes another lineage"}
 	}
 	return l, nil
 }
 
 // Lineages opens all lines of history, oldest first. One whose description is
-// damaged is left out and named in the error beside the others.
+// damaged is left out and named in the error, a *CorruptError, beside the others;
+// any other error comes alone.
 func (r *Repository) Lineages(ctx context.Context) ([]*Lineage, error) {
 	var out []*Lineage
 	var errs []error
-	next := "lineages/"
-	seen := ""
-	for info, err := range r.store.List(ctx, next) {
+	prefix := lineageKey("")
+	for info, err := range r.store.List(ctx, prefix) {
 		if err != nil {
 			return nil, fmt.Errorf("list lineages: %w", err)
 		}
-		id, rest, ok := strings.Cut(strings.TrimPrefix(info.Key, "lineages/"), "/")
-		if !ok || rest != "lineage" || id == seen {
-			continue
-		}
-		seen = id
-		l, err := r.Lineage(ctx, id)
-		if err != nil {
+		l, err := r.Lineage(ctx, strings.TrimPrefix(info.Key, prefix))
+		var corrupt *CorruptError
+		switch {
+		case errors.Is(err, blob.ErrNotExist): // destroyed meanwhile
+		case errors.As(err, &corrupt):
 			errs = append(errs, err)
-			continue
+		case err != nil:
+			return nil, err
+		default:
+			out = append(out, l)
 		}
-		out = append(out, l)
 	}
 	sortByCreated(out)
 	return out, errors.Join(errs...)

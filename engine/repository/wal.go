@@ -149,6 +149,10 @@ func (l *Lineage) segmentObjects(ctx context.Context, room string, from pg.Segme
 				yield(SegmentObject{}, &CorruptError{info.Key, err.Error()})
 				return
 			}
+			if info.Key != l.segmentKey(room, g) {
+				yield(SegmentObject{}, &CorruptError{info.Key, "it lies in another segment's folder"})
+				return
+			}
 			if cmp.Or(cmp.Compare(g.Timeline, from.Timeline), cmp.Compare(g.Number, from.Number)) < 0 {
 				continue
 			}
@@ -180,6 +184,9 @@ func (l *Lineage) tailKey(t Tail) string {
 
 // PutTail stores a piece of a segment. frames give its raw bytes, sum is their xxh64.
 func (l *Lineage) PutTail(ctx context.Context, t Tail, frames [][]byte, sum uint64) error {
+	if err := l.checkTail(t); err != nil {
+		return err
+	}
 	payload := l.walPayload(t.Segment.Timeline, t.From, int(t.To-t.From), frames)
 	return l.repo.put(ctx, KindTail, l.tailKey(t), payload, nonzero(sum))
 }
@@ -224,11 +231,21 @@ func (l *Lineage) parseTail(key string) (Tail, error) {
 		return Tail{}, err
 	}
 	t := Tail{Segment: g, From: pg.LSN(from), To: pg.LSN(to)}
-	size := l.info.SegmentSize
-	if from >= to || t.From < size.Start(g.Number) || t.To > size.End(g.Number) {
-		return Tail{}, fmt.Errorf("tail %q lies outside its segment", span)
+	if err := l.checkTail(t); err != nil {
+		return Tail{}, err
+	}
+	if l.tailKey(t) != key {
+		return Tail{}, fmt.Errorf("tail name %q is not as it is written", span)
 	}
 	return t, nil
+}
+
+func (l *Lineage) checkTail(t Tail) error {
+	size := l.info.SegmentSize
+	if t.From >= t.To || t.From < size.Start(t.Segment.Number) || t.To > size.End(t.Segment.Number) {
+		return fmt.Errorf("tail from %s to %s lies outside its segment %s", t.From, t.To, size.Name(t.Segment))
+	}
+	return nil
 }
 
 // Chain picks, from pieces of one segment, those that cover it without a hole from
@@ -321,7 +338,7 @@ func (l *Lineage) Histories(ctx context.Context) ([]pg.TimelineID, error) {
 			return nil, fmt.Errorf("list histories: %w", err)
 		}
 		v, err := strconv.ParseUint(strings.TrimPrefix(info.Key, prefix), 16, 32)
-		if err != nil || v == 0 {
+		if err != nil || v == 0 || info.Key != l.historyKey(pg.TimelineID(v)) {
 			return nil, &CorruptError{info.Key, "its name is not a timeline"}
 		}
 		out = append(out, pg.TimelineID(v))
@@ -342,7 +359,8 @@ func (l *Lineage) Index(ctx context.Context, g pg.Segment) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := decompress(p, -1)
+	// entries take a little more than the records they tell of at most
+	b, err := decompressOne(p, 4*int64(l.info.SegmentSize)+16<<20)
 	if err != nil {
 		return nil, &CorruptError{key, err.Error()}
 	}

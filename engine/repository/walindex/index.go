@@ -98,8 +98,7 @@ type Builder struct {
 	bytes [256]RmgrBytes
 }
 
-// Begin starts the index of g. next is where the scanner will find the next record
-// to complete, partial as in Index.
+// Begin starts the index of g; partial as in Index.
 func (b *Builder) Begin(g pg.Segment, partial bool) {
 	b.x = Index{Segment: g, Partial: partial}
 	b.bytes = [256]RmgrBytes{}
