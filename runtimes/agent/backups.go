@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -141,6 +142,8 @@ func (p *Protector) reapJob(ctx context.Context) error {
 		return err
 	}
 	p.job = nil
+	// what a backup needed is not needed until the next: an idle agent is small
+	debug.FreeOSMemory()
 	return nil
 }
 

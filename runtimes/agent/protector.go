@@ -121,6 +121,9 @@ func (p *Protector) reconcile(ctx context.Context) error {
 		return err
 	}
 	p.policy = policy
+	if err := p.acceptPolicy(ctx); err != nil {
+		return err
+	}
 	if err := p.reapJob(ctx); err != nil {
 		return err
 	}
@@ -169,6 +172,19 @@ func (p *Protector) defaultPolicy(ctx context.Context) (*v1alpha1.BackupPolicy, 
 		return nil, err // one that cannot be read may be ours
 	}
 	return found, nil
+}
+
+// acceptPolicy says in the policy's status that it is acted upon.
+func (p *Protector) acceptPolicy(ctx context.Context) error {
+	o := p.policy
+	if o == nil || o.Status.Phase == v1alpha1.PolicyAvailable && o.Status.ObservedGeneration == o.Generation {
+		return nil
+	}
+	_, err := store.MutateStatus(ctx, p.cfg.Objects, o.Namespace, o.Name, func(o *v1alpha1.BackupPolicy) error {
+		o.Status.Phase, o.Status.Message, o.Status.ObservedGeneration = v1alpha1.PolicyAvailable, "", o.Generation
+		return nil
+	})
+	return err
 }
 
 // openLineage finds the cluster's place in the repository that its policy names, or

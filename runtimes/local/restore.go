@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -32,6 +33,7 @@ func (k *keeper) restore(ctx context.Context, c *v1alpha1.Cluster, port int) err
 		return err
 	}
 	s, err := k.recover(ctx, c, port)
+	debug.FreeOSMemory() // an idle agent is small
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
