@@ -164,6 +164,11 @@ func (f *fetcher) layout() error {
 		return err
 	}
 	f.space = map[pg.Oid]*os.Root{}
+	if len(f.plan.manifest.Tablespaces) > 0 && f.into.Tablespaces != "" {
+		if err := os.MkdirAll(f.into.Tablespaces, 0o755); err != nil { // the server's user passes through
+			return err
+		}
+	}
 	for _, t := range f.plan.manifest.Tablespaces {
 		if f.into.Tablespaces == "" {
 			return fmt.Errorf("the backup has the tablespace %d (%s) and no place for it was given", t.Oid, t.Location)

@@ -71,9 +71,10 @@ func (f *fetcher) backupManifest(extra []extraFile) ([]byte, error) {
 			return nil, err
 		}
 	}
-	fmt.Fprintf(&b, "\n],\n\"WAL-Ranges\": [\n{ \"Timeline\": %s, \"Start-LSN\": \"%s\", \"End-LSN\": \"%s\" }\n],\n\"Manifest-Checksum\": ", m.Timeline, m.StartLSN, m.StopLSN)
+	fmt.Fprintf(&b, "\n],\n\"WAL-Ranges\": [\n{ \"Timeline\": %s, \"Start-LSN\": \"%s\", \"End-LSN\": \"%s\" }\n],\n", m.Timeline, m.StartLSN, m.StopLSN)
+	// over everything but its own, last line
 	sha := sha256.Sum256([]byte(b.String()))
-	fmt.Fprintf(&b, "\"%s\"}\n", hex.EncodeToString(sha[:]))
+	fmt.Fprintf(&b, "\"Manifest-Checksum\": \"%s\"}\n", hex.EncodeToString(sha[:]))
 	return []byte(b.String()), nil
 }
 
