@@ -4,6 +4,7 @@ package repository
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -15,7 +16,7 @@ var (
 	encoder = sync.OnceValue(func() *zstd.Encoder {
 		// a checksum a frame would be checked twice: every frame's raw bytes have an xxh64
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
-			zstd.WithEncoderConcurrency(8), zstd.WithWindowSize(1<<20))
+			zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithWindowSize(1<<20))
 		if err != nil {
 			panic(err) // the options are constants
 		}
@@ -24,7 +25,7 @@ var (
 	// decoder writes no further than the capacity it is given: what a frame claims
 	// cannot make it allocate.
 	decoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(8), zstd.WithDecoderMaxMemory(maxObject), zstd.WithDecodeAllCapLimit(true))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithDecoderMaxMemory(maxObject), zstd.WithDecodeAllCapLimit(true))
 		if err != nil {
 			panic(err)
 		}
@@ -49,15 +50,25 @@ func decompress(frames []byte, length int) ([]byte, error) {
 	return out, nil
 }
 
-// decompressOne undoes one frame of Compress, which says itself how many bytes it
-// gives, refusing more than limit.
+// smallFrame is what a frame may give that does not say how much. Compress leaves
+// that out below 256 bytes.
+const smallFrame = 64 << 10
+
+// decompressOne undoes one frame of Compress, refusing more than limit bytes.
 func decompressOne(frame []byte, limit int64) ([]byte, error) {
 	var h zstd.Header
 	if err := h.Decode(frame); err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
-	if !h.HasFCS || h.FrameContentSize > uint64(limit) {
-		return nil, fmt.Errorf("decompress: the frame does not say its size, or more than %d bytes", limit)
+	if h.HasFCS {
+		if h.FrameContentSize > uint64(limit) {
+			return nil, fmt.Errorf("decompress: %d bytes, more than %d", h.FrameContentSize, limit)
+		}
+		return decompress(frame, int(h.FrameContentSize))
 	}
-	return decompress(frame, int(h.FrameContentSize))
+	out, err := decoder().DecodeAll(frame, make([]byte, 0, min(smallFrame, limit)))
+	if err != nil {
+		return nil, fmt.Errorf("decompress: %w", err)
+	}
+	return out, nil
 }

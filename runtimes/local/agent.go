@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -73,6 +74,10 @@ func (r *Runtime) firstRun(ctx context.Context) error {
 // lookInterval is how often everything is looked at when nothing reports a change.
 const lookInterval = 2 * time.Second
 
+// trimInterval is how often memory that bursts of work left behind is given back: an
+// idle agent is small.
+const trimInterval = 20 * time.Second
+
 // look keeps a keeper for each cluster, and sees to repositories and deleted backups.
 func (r *Runtime) look(ctx context.Context) error {
 	var wake []<-chan store.Event
@@ -88,6 +93,8 @@ func (r *Runtime) look(ctx context.Context) error {
 	defer wg.Wait()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
+	trim := time.NewTicker(trimInterval)
+	defer trim.Stop()
 	for {
 		all, err := r.clusters(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -119,6 +126,8 @@ func (r *Runtime) look(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-trim.C:
+			debug.FreeOSMemory()
 		case <-wake[0]:
 		case <-wake[1]:
 		case <-wake[2]:
