@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -94,7 +95,7 @@ func (r *Runtime) Ready(ctx context.Context) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := startAlone(cmd); err != nil {
 		return fmt.Errorf("start the agent: %w", err)
 	}
 	exited := make(chan error, 1)
@@ -116,6 +117,31 @@ func (r *Runtime) Ready(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// startAlone starts a program that inherits no file of whoever started this process:
+// it lives on, and would keep their pipes and terminals open.
+func startAlone(cmd *exec.Cmd) error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < 3 {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue // closed meanwhile, or our own
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags|unix.FD_CLOEXEC); err != nil {
+			return err
+		}
+		// this process may still hand it to psql
+		defer unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
+	}
+	return cmd.Start()
 }
 
 // agentRuns tells whether some process holds the agent's lock and has begun to act.

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+type backup struct {
+	kind, policy, name string
+	wait               bool
+	timeout            time.Duration
+}
+
+func newBackupCommand(a *app) *cobra.Command {
+	var o backup
+	c := &cobra.Command{
+		Use: "backup NAME", Short: "Take a backup", Args: oneName("cluster"),
+		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait",
+		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
+		RunE:              func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0]) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.kind, "type", "", "snapshot, datafile or incremental (default snapshot where the storage can, else datafile)")
+	f.StringVar(&o.policy, "policy", "", "the backup policy (default the cluster's own)")
+	f.StringVar(&o.name, "name", "", "the name of the backup (default backup-NAMESPACE-CLUSTER-TIME)")
+	waitFlags(c, &o.wait, &o.timeout, 24*time.Hour, "the backup is complete")
+	alias(c, "type", "backup-type", "method")
+	alias(c, "policy", "backup-policy")
+	alias(c, "name", "backup-name")
+	a.completeFlag(c, "policy", v1alpha1.KindBackupPolicy)
+	_ = c.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"snapshot", "datafile", "incremental"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func (o *backup) run(ctx context.Context, a *app, cluster string) error {
+	s, err := a.objects(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := o.findPolicy(ctx, s, a.namespace, cluster)
+	if err != nil {
+		return err
+	}
+	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, cluster)
+	if err != nil {
+		return err
+	}
+	b := &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{ClusterRef: cluster, BackupPolicyName: p.Name, BackupType: v1alpha1.BackupType(o.kind)}}
+	b.Namespace, b.Name = a.namespace, o.name
+	if b.Name == "" {
+		b.Name = "unnamed" // only to be judged
+	}
+	if err := store.Admit(b, nil); err != nil {
+		return err
+	}
+	if s, err = a.ready(ctx); err != nil {
+		return err
+	}
+	if c, err = a.running(ctx, c); err != nil {
+		return err
+	}
+	if o.kind == "" {
+		rt, err := a.runtime(ctx)
+		if err != nil {
+			return err
+		}
+		kind, why := rt.BackupType(ctx, c)
+		b.Spec.BackupType = kind
+		note := "note: the type of the backup is " + string(kind)
+		if why != "" {
+			note += ": " + why
+		}
+		a.note("%s", note)
+	}
+	if err := o.create(ctx, a, s, b); err != nil {
+		return err
+	}
+	a.say("Backup %s created successfully, you can view the progress:\n\tkbcli cluster list-backup --name=%s -n %s", b.Name, b.Name, b.Namespace)
+	if !o.wait {
+		return nil
+	}
+	_, err = follow(ctx, a, b.Namespace, b.Name, o.timeout, a.judgeBackup)
+	return err
+}
+
+func (o *backup) findPolicy(ctx context.Context, s store.Store, namespace, cluster string) (*v1alpha1.BackupPolicy, error) {
+	if o.policy == "" {
+		p, err := defaultPolicy(ctx, s, namespace, cluster)
+		if asMissing(err) {
+			if _, e := s.Get(ctx, v1alpha1.KindCluster, namespace, cluster); apierrors.IsNotFound(e) {
+				return nil, missing("%v", err).hints("there is no cluster %q in namespace %s", cluster, namespace)
+			}
+		}
+		return p, err
+	}
+	p, err := store.Get[*v1alpha1.BackupPolicy](ctx, s, namespace, o.policy)
+	if err != nil {
+		return nil, err
+	}
+	if p.Spec.ClusterRef != cluster {
+		return nil, usage("backup policy %q is that of cluster %q", p.Name, p.Spec.ClusterRef)
+	}
+	return p, nil
+}
+
+func asMissing(err error) bool {
+	p, ok := err.(*problem)
+	return ok && p.code == exitNotFound
+}
+
+// create stores b under the name of this second, or of the next that is free:
+// two backups of one cluster never share a second.
+func (o *backup) create(ctx context.Context, a *app, s store.Store, b *v1alpha1.Backup) error {
+	for {
+		now := a.clock().UTC()
+		if o.name == "" {
+			b.Name = v1alpha1.BackupName(b.Namespace, b.Spec.ClusterRef, now)
+		}
+		err := s.Create(ctx, b)
+		if o.name != "" || !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+		b.ObjectMeta = metav1.ObjectMeta{Namespace: b.Namespace}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(now.Truncate(time.Second).Add(time.Second).Sub(now)):
+		}
+	}
+}
+
+func (a *app) judgeBackup(b *v1alpha1.Backup, exists bool) step {
+	if !exists {
+		return step{err: failed("the backup was deleted before it was complete")}
+	}
+	switch b.PhaseOrNew() {
+	case v1alpha1.BackupCompleted:
+		return step{done: true}
+	case v1alpha1.BackupFailed:
+		return step{err: failed("backup %q failed: %s", b.Name, b.Status.FailureReason).
+			then("kbcli cluster describe-backup %s -n %s", b.Name, b.Namespace)}
+	case v1alpha1.BackupDeleting:
+		return step{err: conflict("backup %q is being deleted", b.Name)}
+	}
+	return step{line: progressLine(b.Status.Progress, string(b.PhaseOrNew()), a.clock())}
+}

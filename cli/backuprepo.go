@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+func newBackupRepoCommand(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use: "backuprepo", Aliases: []string{"backuprepos", "backup-repo"}, Short: "Say where backups live",
+		Example: `  kbcli backuprepo create nas --provider filesystem --path /srv/backups --default
+  kbcli backuprepo list`,
+	},
+		newRepoCreateCommand(a), newRepoListCommand(a), newRepoDescribeCommand(a), newRepoUpdateCommand(a), newRepoDeleteCommand(a))
+}
+
+// repoFlags are what create and update have in common.
+type repoFlags struct {
+	credentials  s3Credentials
+	endpoint     string
+	region       string
+	caFile       string
+	insecure     bool
+	pathStyle    bool
+	identityFile string
+	isDefault    bool
+	timeout      time.Duration
+}
+
+func (o *repoFlags) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.endpoint, "endpoint", "", "the URL of the S3 service (default Amazon's of the region)")
+	f.StringVar(&o.region, "region", "", "the S3 region")
+	f.StringVar(&o.caFile, "ca-file", "", "a PEM file of authorities to trust besides the system's")
+	f.BoolVar(&o.insecure, "insecure-skip-verify", false, "believe any certificate")
+	f.BoolVar(&o.pathStyle, "path-style", false, "put the bucket into the path (default for services other than Amazon's)")
+	f.StringVar(&o.identityFile, "identity-file", "", "an age identity that opens what is sealed")
+	f.BoolVar(&o.isDefault, "default", false, "make it the repository of policies that name none")
+	f.DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until it was tried")
+	o.credentials.flags(c)
+}
+
+func newRepoCreateCommand(a *app) *cobra.Command {
+	var o repoFlags
+	var provider, path, bucket, prefix string
+	var recipients []string
+	c := &cobra.Command{
+		Use: "create NAME", Short: "Make a directory or a bucket a repository, or open the one that is there", Args: oneName("backup repository"),
+		Example: `  kbcli backuprepo create nas --provider filesystem --path /srv/backups --default
+  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… kbcli backuprepo create s3 --provider s3 --region eu-west-1 --bucket demo`,
+		RunE: func(c *cobra.Command, args []string) error {
+			r := &v1alpha1.BackupRepo{ObjectMeta: metav1.ObjectMeta{Name: args[0]}}
+			r.Spec.StorageProvider = v1alpha1.StorageProvider(provider)
+			if path != "" {
+				r.Spec.Filesystem = &v1alpha1.FilesystemRepo{Path: path}
+			}
+			if bucket != "" || provider == string(v1alpha1.ProviderS3) {
+				r.Spec.S3 = &v1alpha1.S3Repo{Bucket: bucket, Prefix: prefix}
+			}
+			if len(recipients) > 0 {
+				r.Spec.Sealing = &v1alpha1.SealingSpec{Recipients: recipients}
+			}
+			if err := o.apply(c, a, r); err != nil {
+				return err
+			}
+			if err := store.Admit(r, nil); err != nil {
+				return err
+			}
+			s, err := a.ready(c.Context())
+			if err != nil {
+				return err
+			}
+			if err := s.Create(c.Context(), r); err != nil {
+				return err
+			}
+			if err := a.tried(c.Context(), r, o.timeout); err != nil {
+				return err
+			}
+			if o.isDefault {
+				if err := makeDefault(c.Context(), s, r.Name); err != nil {
+					return err
+				}
+			}
+			a.say("BackupRepo %s created", r.Name)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&provider, "provider", "", "filesystem or s3")
+	f.StringVar(&path, "path", "", "the directory, for filesystem")
+	f.StringVar(&bucket, "bucket", "", "the bucket, for s3")
+	f.StringVar(&prefix, "prefix", "", "where in the bucket")
+	f.StringSliceVar(&recipients, "recipient", nil, "public keys to seal everything to, age1…")
+	alias(c, "provider", "storage-provider")
+	o.flags(c)
+	return c
+}
+
+// apply puts the flags that were given into the spec, and credentials into a secret.
+func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) error {
+	given := c.Flags().Changed
+	for _, name := range []string{"endpoint", "region", "ca-file", "insecure-skip-verify", "path-style", "access-key", "credentials-file"} {
+		if given(name) && r.Spec.S3 == nil {
+			return usage("--%s is only for the provider s3", name)
+		}
+	}
+	if given("identity-file") {
+		if r.Spec.Sealing == nil {
+			return usage("--identity-file is only for a sealed repository")
+		}
+		r.Spec.Sealing.IdentityFile = o.identityFile
+	}
+	s3 := r.Spec.S3
+	if s3 == nil {
+		return nil
+	}
+	if given("endpoint") {
+		s3.Endpoint, s3.PathStyle = o.endpoint, !amazon(o.endpoint)
+	}
+	if given("region") {
+		s3.Region = o.region
+	}
+	if given("ca-file") {
+		s3.CAFile = o.caFile
+	}
+	if given("insecure-skip-verify") {
+		s3.InsecureSkipVerify = o.insecure
+	}
+	if given("path-style") {
+		s3.PathStyle = o.pathStyle
+	}
+	path, err := o.credentials.keep(c.Context(), a, r.Name, s3.CredentialsFile == "")
+	if path != "" {
+		s3.CredentialsFile = path
+	}
+	return err
+}
+
+// tried waits until somebody has tried the repository.
+func (a *app) tried(ctx context.Context, r *v1alpha1.BackupRepo, timeout time.Duration) error {
+	generation := r.Generation
+	_, err := follow(ctx, a, "", r.Name, timeout, func(o *v1alpha1.BackupRepo, exists bool) step {
+		switch {
+		case !exists:
+			return step{err: store.NotFound(v1alpha1.KindFor[*v1alpha1.BackupRepo](), r.Name)}
+		case o.Status.ObservedGeneration < generation:
+			return step{line: "waiting for the agent"}
+		case o.Status.Phase == v1alpha1.RepoReady:
+			return step{done: true}
+		case o.Status.Phase == v1alpha1.RepoFailed:
+			return step{err: newProblem(exitNoStorage, "backup repository %q failed: %s", r.Name, o.Status.Message).
+				then("kbcli backuprepo update --help")}
+		}
+		return step{line: string(o.Status.Phase)}
+	})
+	return err
+}
+
+// makeDefault makes one repository the default, and no other: at most one is at any time.
+func makeDefault(ctx context.Context, s store.Store, name string) error {
+	all, err := store.List[*v1alpha1.BackupRepo](ctx, s, "", nil)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.Name == name || !r.Spec.Default {
+			continue
+		}
+		if _, err := store.Mutate(ctx, s, "", r.Name, func(r *v1alpha1.BackupRepo) error { r.Spec.Default = false; return nil }); err != nil {
+			return err
+		}
+	}
+	_, err = store.Mutate(ctx, s, "", name, func(r *v1alpha1.BackupRepo) error { r.Spec.Default = true; return nil })
+	return err
+}
+
+func newRepoListCommand(a *app) *cobra.Command {
+	var l listing
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List backup repositories", Args: noArgs,
+		Example: "  kbcli backuprepo list",
+		RunE: func(c *cobra.Command, args []string) error {
+			repos, err := list[*v1alpha1.BackupRepo](c.Context(), a, l)
+			if err != nil {
+				return err
+			}
+			l.all = true // there are no namespaces to name
+			return show(a, l, repos, "backup repositories", func(wide bool) *table { return a.repoTable(repos, wide) })
+		},
+	}
+	l.flags(c, false)
+	return c
+}
+
+func (a *app) repoTable(repos []*v1alpha1.BackupRepo, wide bool) *table {
+	t := &table{header: []string{"NAME", "STATUS", "STORAGE-PROVIDER", "ACCESS-METHOD", "DEFAULT", "BACKUPS", "TOTAL-SIZE"}}
+	if wide {
+		t.header = append(t.header, "PLACE", "SEALED", "MESSAGE")
+	}
+	for _, r := range repos {
+		row := []string{
+			r.Name, repoPhase(r), string(r.Spec.StorageProvider), r.Spec.AccessMethod, strconv.FormatBool(r.Spec.Default),
+			strconv.FormatInt(r.Status.Backups, 10), v1alpha1.FormatSize(r.Status.TotalSize),
+		}
+		if wide {
+			row = append(row, repoPlace(r), strconv.FormatBool(r.Spec.Sealing != nil), r.Status.Message)
+		}
+		t.add(row...)
+	}
+	return t
+}
+
+func repoPhase(r *v1alpha1.BackupRepo) string {
+	if r.DeletionTimestamp != nil {
+		return string(v1alpha1.RepoDeleting)
+	}
+	if r.Status.Phase == "" {
+		return string(v1alpha1.RepoPreChecking)
+	}
+	return string(r.Status.Phase)
+}
+
+func repoPlace(r *v1alpha1.BackupRepo) string {
+	switch {
+	case r.Spec.Filesystem != nil:
+		return r.Spec.Filesystem.Path
+	case r.Spec.S3 != nil && r.Spec.S3.Prefix != "":
+		return "s3://" + r.Spec.S3.Bucket + "/" + r.Spec.S3.Prefix
+	case r.Spec.S3 != nil:
+		return "s3://" + r.Spec.S3.Bucket
+	}
+	return ""
+}

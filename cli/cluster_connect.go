@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+type clusterConnect struct {
+	user, database string
+	example        bool
+}
+
+func newClusterConnectCommand(a *app) *cobra.Command {
+	var o clusterConnect
+	c := &cobra.Command{
+		Use: "connect NAME [-- ARGUMENT…]", Short: "Run psql on a cluster",
+		Long: `Run psql on a cluster.
+
+With --as-user the password is asked for without echo, unless PGPASSWORD or PGPASSFILE
+is set. Where stdin is not a terminal it is taken from those, or from ~/.pgpass, alone.
+What follows -- is for psql. The exit code is psql's.`,
+		Example: `  kbcli cluster connect my-pg
+  kbcli cluster connect my-pg --as-user myuser
+  kbcli cluster connect my-pg -- -c 'select now()'`,
+		Args: func(c *cobra.Command, args []string) error {
+			if n := c.ArgsLenAtDash(); n >= 0 {
+				args = args[:n]
+			}
+			return oneName("cluster")(c, args)
+		},
+		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
+		RunE:              func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0], args[1:]) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.user, "as-user", "", "the account to be (default the superuser)")
+	f.StringVarP(&o.database, "database", "d", "postgres", "the database")
+	f.BoolVar(&o.example, "show-example", false, "print how to connect with other programs instead")
+	return c
+}
+
+func (o *clusterConnect) run(ctx context.Context, a *app, name string, more []string) error {
+	s, err := a.objects(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	if err != nil {
+		return err
+	}
+	if c, err = a.running(ctx, c); err != nil {
+		return err
+	}
+	if o.example {
+		o.showExample(a, c)
+		return nil
+	}
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return err
+	}
+	psql, err := rt.Psql(ctx, c, o.user, o.database)
+	if err != nil {
+		return err
+	}
+	psql.Args = append(psql.Args, more...)
+	if o.user != "" && a.env("PGPASSWORD") == "" && a.env("PGPASSFILE") == "" && a.interactive() {
+		fmt.Fprint(a.stdio.Err, "password:")
+		password, err := a.password(ctx)
+		if err != nil {
+			return err
+		}
+		// An empty one would keep psql from looking into ~/.pgpass.
+		if password != "" {
+			psql.Env = append(psql.Env, "PGPASSWORD="+password)
+		}
+	}
+	return a.launch(ctx, psql)
+}
+
+func (o *clusterConnect) showExample(a *app, c *v1alpha1.Cluster) {
+	user := o.user
+	if user == "" {
+		user = "postgres"
+	}
+	u := url.URL{Scheme: "postgresql", User: url.User(user), Host: fmt.Sprintf("127.0.0.1:%d", c.Status.Port), Path: "/" + o.database}
+	a.say("psql '%s'", u.String())
+	if c.Status.SocketDirectory != "" && o.user == "" {
+		a.say("psql 'host=%s port=%d user=%s dbname=%s'", c.Status.SocketDirectory, c.Status.Port, user, o.database)
+	}
+}
+
+// replaceProcess runs a program in the place of this one, so that signals, the
+// terminal and the exit code are its own. It returns only if that fails.
+func replaceProcess(_ context.Context, c runtimes.Command) error {
+	path, err := exec.LookPath(c.Path)
+	if errors.Is(err, exec.ErrNotFound) {
+		return missing("%s is not installed", c.Path).hints("it is in the package postgresql-client")
+	}
+	if err != nil {
+		return err
+	}
+	env := os.Environ()
+	err = syscall.Exec(path, append([]string{c.Path}, c.Args...), append(env, c.Env...))
+	return fmt.Errorf("run %s: %w", path, err)
+}

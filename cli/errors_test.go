@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/internal/humantime"
+	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+// TestErrors renders every row of the table at least once.
+func TestErrors(t *testing.T) {
+	cluster := v1alpha1.KindFor[*v1alpha1.Cluster]()
+	day := func(n int) time.Time { return time.Date(2023, 4, n, 11, 55, 48, 123_000_000, time.UTC) }
+	window := func(n int) catalog.Window { return catalog.Window{From: day(n), To: day(n).Add(73 * time.Second)} }
+	target := catalog.Target{Time: day(1)}
+	of := func(err error) error {
+		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, err: err, show: func(w catalog.Window) string {
+			return (&app{zone: shanghai}).span(w.From, w.To)
+		}}
+	}
+	parse := func(s string) error {
+		paris, err := time.LoadLocation("Europe/Paris")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = humantime.Parse(s, humantime.Env{Local: paris})
+		return of(err)
+	}
+	_, refused := pgconn.Connect(t.Context(), "host=/nonexistent user=postgres")
+	policy := &v1alpha1.BackupPolicy{}
+	policy.Namespace, policy.Name = "default", "p"
+	policy.Spec.ClusterRef, policy.Spec.Retention.TTL = "my-pg", "7w"
+
+	cases := []struct {
+		row string
+		err error
+	}{
+		{"Interrupted", Interrupted{syscall.SIGINT}},
+		{"Interrupted", fmt.Errorf("wait: %w", Interrupted{syscall.SIGTERM})},
+		{"problem", usage("missing cluster name").then("kbcli cluster backup --help")},
+		{"problem", missing("not found any backup policy for cluster %q", "x")},
+		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17)}})},
+		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17), window(18)}})},
+		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target})},
+		{"OutsideWindow", &catalog.OutsideWindowError{Target: target}},
+		{"Gap", of(&catalog.GapError{Target: target, Before: window(17), After: window(18), Gap: &repository.Gap{Reason: "the spool was full"}})},
+		{"NoZone", parse("2023-04-17 19:56:40")},
+		{"Skipped", parse("2023-03-26 02:30:00 Europe/Paris")},
+		{"Ambiguous", parse("2023-10-29 02:30:00 Europe/Paris")},
+		{"TimeSyntax", parse("04/05/2023")},
+		{"NoClock", parse("10 minutes ago")},
+		{"SourceNotFound", of(&runtimes.SourceNotFoundError{Source: runtimes.Source{Cluster: "x"}})},
+		{"NoBackup", of(&catalog.NoBackupError{Name: "b"})},
+		{"MissingWAL", of(&repository.MissingWALError{Timeline: 1, From: 0x1000000, To: 0x2000000})},
+		{"TablespaceMade", of(&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/srv/ts"})},
+		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x1000000}},
+		{"NoRoom", &restore.NoRoomError{Dir: "/var/lib/kubeblocks", Need: 2000, Free: 1000}},
+		{"NoRepository", fmt.Errorf("%w in %s", repository.ErrNoRepository, "/srv/backups")},
+		{"Locked", &repository.LockedError{Name: "retention", Holder: "db1 4711", Renewed: day(17)}},
+		{"LockLost", repository.ErrLockLost},
+		{"Sealed", repository.ErrSealed},
+		{"Corrupt", &repository.CorruptError{Key: "lineages/a/lineage", Reason: "checksum"}},
+		{"Mismatch", &repository.MismatchError{Lineage: repository.LineageInfo{ID: "my-pg-1"}, Field: "system identifier", Have: "1", Got: "2"}},
+		{"StoredConflict", &repository.ConflictError{Key: "wal/1"}},
+		{"StorageDenied", fmt.Errorf("put a: %w", blob.ErrDenied)},
+		{"NoBucket", fmt.Errorf("s3://demo: %w", blob.ErrNoBucket)},
+		{"StorageUnreachable", fmt.Errorf("get a: %w", blob.ErrUnreachable)},
+		{"NoSpace", fmt.Errorf("put a: %w", blob.ErrNoSpace)},
+		{"Connect", refused},
+		{"SQL", &pgconn.PgError{Code: "42710", Message: `role "myuser" already exists`}},
+		{"SQL", &pgconn.PgError{Code: "2BP01", Message: "cannot be dropped", Detail: "owner of table msg", Hint: "Use CASCADE."}},
+		{"NotFound", fmt.Errorf("wrapped: %w", store.NotFound(cluster, "x"))},
+		{"AlreadyExists", store.AlreadyExists(cluster, "x")},
+		{"Conflict", store.Stale(cluster, "x")},
+		{"Invalid", store.Admit(policy, nil)},
+		{"Deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded)},
+		{"", errors.New("something else")},
+	}
+	var got bytes.Buffer
+	seen := map[string]bool{"": true}
+	for _, c := range cases {
+		for _, r := range rows {
+			if _, ok := r.of(c.err); ok {
+				if r.name != c.row {
+					t.Errorf("%v is taken for %s, not %s", c.err, r.name, c.row)
+				}
+				break
+			}
+		}
+		seen[c.row] = true
+		s := explain(c.err)
+		fmt.Fprintf(&got, "-- %s: %d --\n", c.row, s.code)
+		s.write(&got)
+	}
+	for _, r := range rows {
+		if !seen[r.name] {
+			t.Errorf("row %s has no case", r.name)
+		}
+	}
+	golden(t, "errors.txt", got.String())
+}

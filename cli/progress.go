@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// logEvery is how often a line is logged where there is no terminal.
+const logEvery = 10 * time.Second
+
+// progress is one line that changes on a terminal, and a line now and then elsewhere.
+type progress struct {
+	w        io.Writer
+	clock    func() time.Time
+	terminal bool
+	shown    string
+	next     time.Time
+}
+
+func (a *app) progress() *progress {
+	return &progress{w: a.stdio.Err, clock: a.clock, terminal: isTerminal(a.stdio.Err), next: a.clock().Add(logEvery)}
+}
+
+func (p *progress) show(line string) {
+	switch {
+	case line == "":
+	case p.terminal && line != p.shown:
+		fmt.Fprintf(p.w, "\r\033[K%s", line)
+		p.shown = line
+	case !p.terminal && !p.clock().Before(p.next):
+		fmt.Fprintln(p.w, line)
+		p.next = p.clock().Add(logEvery)
+	}
+}
+
+// end leaves the terminal as if nothing had been shown.
+func (p *progress) end() {
+	if p.shown != "" {
+		fmt.Fprint(p.w, "\r\033[K")
+	}
+}

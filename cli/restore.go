@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/internal/humantime"
+	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+type restoring struct {
+	time, source, backup string
+	lsn, xid, point      string
+	latest, exclusive    bool
+	timeline             uint32
+	dryRun, wait         bool
+	timeout              time.Duration
+	output               string
+
+	shape *clusterCreate // what `cluster create --backup` says of the new cluster
+}
+
+func newRestoreCommand(a *app) *cobra.Command {
+	var o restoring
+	c := &cobra.Command{
+		Use: "restore NEW", Short: "Make a new cluster from another's past",
+		Long: `Make a new cluster from another's past.
+
+The other is not touched, and may be deleted already. What will be kept and what
+will be lost is shown first, on stderr. "kbcli help restore-time" tells how a
+moment can be said.`,
+		Example: `  kbcli cluster restore new-cluster --restore-to-time "Apr 17,2023 19:56:40 UTC+0800" --source-cluster my-pg
+  kbcli cluster restore new-cluster --restore-to-time "10 minutes ago" --source-cluster my-pg --dry-run
+  kbcli cluster restore new-cluster --latest --source-cluster my-pg --wait
+  kbcli cluster restore new-cluster --backup backup-default-my-pg-20230417195547`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			if err := oneName("cluster")(c, args); err != nil {
+				return err
+			}
+			return o.run(c.Context(), a, args[0])
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.time, "restore-to-time", "", "the moment; see kbcli help restore-time")
+	f.StringVar(&o.source, "source-cluster", "", "the cluster whose past it is")
+	f.StringVar(&o.backup, "backup", "", "the end of this backup")
+	f.BoolVar(&o.latest, "latest", false, "everything that the repository holds")
+	f.StringVar(&o.lsn, "restore-to-lsn", "", "the position in the WAL")
+	f.StringVar(&o.xid, "restore-to-xid", "", "the transaction")
+	f.StringVar(&o.point, "restore-to-name", "", "the restore point")
+	f.Uint32Var(&o.timeline, "timeline", 0, "the timeline to follow (default the newest)")
+	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and do nothing")
+	outputFlag(c, &o.output, "json|yaml")
+	waitFlags(c, &o.wait, &o.timeout, 24*time.Hour, "the new cluster serves")
+	alias(c, "backup", "backup-name")
+	a.completeFlag(c, "source-cluster", v1alpha1.KindCluster)
+	a.completeFlag(c, "backup", v1alpha1.KindBackup)
+	return c
+}
+
+// check judges the flags by themselves.
+func (o *restoring) check() error {
+	targets := []struct {
+		flag string
+		is   bool
+	}{
+		{"--restore-to-time", o.time != ""},
+		{"--latest", o.latest},
+		{"--restore-to-lsn", o.lsn != ""},
+		{"--restore-to-xid", o.xid != ""},
+		{"--restore-to-name", o.point != ""},
+		{"--backup", o.backup != ""},
+	}
+	given := ""
+	for _, t := range targets {
+		switch {
+		case !t.is:
+		case given != "":
+			return usage("%s and %s are two targets: give one", given, t.flag)
+		default:
+			given = t.flag
+		}
+	}
+	switch {
+	case given == "":
+		return usage("must be specified one of the --backup or --restore-to-time").then("kbcli cluster restore --help")
+	case given != "--backup" && o.source == "":
+		return usage("--source-cluster must be specified if specified %s", given).then("kbcli cluster list")
+	case o.lsn != "" || o.xid != "" || o.point != "":
+		return usage("%s is not supported yet", given).hints("give --restore-to-time")
+	case o.exclusive && o.time == "":
+		return usage("--exclusive is only for --restore-to-time")
+	case o.output != "" && !o.dryRun:
+		return usage("--output is only for --dry-run")
+	case o.output != "" && o.output != "json" && o.output != "yaml":
+		return unknownOutput(o.output, "json|yaml")
+	}
+	return nil
+}
+
+func (o *restoring) run(ctx context.Context, a *app, name string) error {
+	s, err := a.objects(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Get(ctx, v1alpha1.KindCluster, a.namespace, name); err == nil && !o.dryRun {
+		return store.AlreadyExists(v1alpha1.KindFor[*v1alpha1.Cluster](), name)
+	} else if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	src, err := o.findSource(ctx, s, a.namespace)
+	if err != nil {
+		return err
+	}
+	p, err := o.plan(ctx, a, src, name)
+	if err != nil {
+		return &restoreError{source: src, show: func(w catalog.Window) string { return a.span(w.From, w.To) }, err: err}
+	}
+	fmt.Fprint(a.stdio.Err, p.summary())
+	if o.dryRun {
+		if o.output == "" {
+			return nil
+		}
+		return a.value(o.output, p.plan)
+	}
+	c, err := o.cluster(ctx, s, a.namespace, name, p)
+	if err != nil {
+		return err
+	}
+	if err := a.createCluster(ctx, c); err != nil {
+		return err
+	}
+	a.say("Cluster %s created", name)
+	if !o.wait {
+		a.note("note: it is being restored; kbcli cluster describe %s -n %s shows how far it is", name, a.namespace)
+		return nil
+	}
+	_, err = follow(ctx, a, a.namespace, name, o.timeout, a.judgeRestore)
+	return err
+}
+
+// findSource is the cluster whose past is asked for.
+func (o *restoring) findSource(ctx context.Context, s store.Store, namespace string) (runtimes.Source, error) {
+	src := runtimes.Source{Namespace: namespace, Cluster: o.source}
+	if o.backup == "" {
+		return src, nil
+	}
+	b, err := store.Get[*v1alpha1.Backup](ctx, s, namespace, o.backup)
+	if err != nil {
+		return src, err
+	}
+	switch {
+	case b.Status.Phase != v1alpha1.BackupCompleted:
+		return src, conflict("backup %q is not completed.", b.Name).then("kbcli cluster list-backup --name=%s -n %s", b.Name, b.Namespace)
+	case o.source != "" && o.source != b.Spec.ClusterRef:
+		return src, usage("backup %q is of cluster %q, not of %q", b.Name, b.Spec.ClusterRef, o.source)
+	}
+	src.Cluster, src.Lineage = b.Spec.ClusterRef, b.Status.Lineage
+	return src, nil
+}
+
+// plan finds out what the target means. Nothing is written.
+func (o *restoring) plan(ctx context.Context, a *app, src runtimes.Source, name string) (*preview, error) {
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, err := rt.Clock(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	windows, err := rt.Windows(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	t := catalog.Target{Latest: o.latest, Backup: o.backup, Exclusive: o.exclusive, Timeline: pg.TimelineID(o.timeline)}
+	if o.time != "" {
+		m, err := o.moment(ctx, a, now, windows)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case m.Keyword == humantime.Latest && o.exclusive:
+			return nil, usage("--exclusive is not for latest, which is everything")
+		case m.Keyword == humantime.Latest:
+			t.Latest = true
+		case m.Keyword == humantime.Earliest && m.Time.IsZero():
+			return nil, &catalog.OutsideWindowError{Target: t}
+		default:
+			t.Time = m.Time
+		}
+	}
+	plan, err := rt.Plan(ctx, src, t)
+	if err != nil {
+		return nil, err
+	}
+	return &preview{plan: plan, target: t, name: name, source: src.Cluster, now: now, zone: a.zone, windows: len(windows)}, nil
+}
+
+func (o *restoring) moment(ctx context.Context, a *app, now time.Time, windows []catalog.Window) (humantime.Moment, error) {
+	env := humantime.Env{Now: now, Local: a.zone}
+	if n := len(windows); n > 0 {
+		env.Earliest, env.Latest = windows[0].From, windows[n-1].To
+	}
+	m, err := humantime.Parse(o.time, env)
+	var bare *humantime.NoZoneError
+	if !errors.As(err, &bare) || !a.interactive() {
+		return m, err
+	}
+	a.note("%q has no zone. On this machine's clock it is %s, which is %s.", o.time, a.exact(bare.Local), humantime.FormatExact(bare.Local, time.UTC))
+	yes, askErr := a.agree(ctx, "Is that the moment?")
+	if askErr != nil {
+		return m, askErr
+	}
+	if !yes {
+		return m, err
+	}
+	return humantime.Moment{Time: bare.Local.UTC(), Zone: a.zone}, nil
+}
+
+// cluster is the object that asks for the restore. It holds what the target was
+// found to mean, so that what was shown is what is done.
+func (o *restoring) cluster(ctx context.Context, s store.Store, namespace, name string, p *preview) (*v1alpha1.Cluster, error) {
+	c := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	src, err := store.Get[*v1alpha1.Cluster](ctx, s, namespace, p.source)
+	switch {
+	case err == nil:
+		// It must hold as much as the source does, and serve as much.
+		c.Spec.Storage, c.Spec.StorageClassName = src.Spec.Storage, src.Spec.StorageClassName
+		c.Spec.Resources, c.Spec.Settings = src.Spec.Resources, src.Spec.Settings
+	case !apierrors.IsNotFound(err):
+		return nil, err
+	}
+	if o.shape != nil {
+		if err := o.shape.apply(&c.Spec); err != nil {
+			return nil, err
+		}
+	}
+	if p.plan.Major != 0 {
+		c.Spec.ClusterVersionRef = fmt.Sprintf("postgresql-%d", p.plan.Major)
+	}
+	r := &v1alpha1.RestoreSpec{
+		SourceCluster: p.source, SourceNamespace: namespace, SourceLineage: p.plan.Lineage,
+		Backup: o.backup, Latest: p.target.Latest, Exclusive: o.exclusive, Timeline: int64(o.timeline),
+		Resolved: resolved(p.plan),
+	}
+	if !p.target.Time.IsZero() {
+		t := v1alpha1.MicroTimeOf(p.target.Time)
+		r.Time = &t
+	}
+	c.Spec.Restore = r
+	return c, nil
+}
+
+func resolved(p *restore.Plan) *v1alpha1.ResolvedTarget {
+	return &v1alpha1.ResolvedTarget{
+		Timeline: int64(p.Timeline), StopLSN: p.StopLSN.String(), StopInclusive: p.Inclusive,
+		Immediate: p.Immediate, EndLSN: p.EndLSN.String(), BackupName: p.Backup,
+	}
+}
+
+// judgeRestore judges a cluster that is being restored.
+func (a *app) judgeRestore(c *v1alpha1.Cluster, exists bool) step {
+	if exists && c.Status.Restore != nil {
+		r := c.Status.Restore
+		switch {
+		case r.Phase == v1alpha1.RestoreFailed && c.Status.Phase == v1alpha1.ClusterFailed:
+			return step{err: clusterFailed(c)}
+		case r.Phase != v1alpha1.RestoreCompleted:
+			if st := judgeRunning(c, exists); st.err != nil {
+				return st
+			}
+			return step{line: progressLine(r.Progress, string(r.Phase), a.clock())}
+		}
+	}
+	st := judgeRunning(c, exists)
+	if st.done && c.Status.Restore == nil {
+		return step{line: "waiting for the agent"}
+	}
+	if st.done {
+		for _, n := range c.Status.Restore.Notes {
+			a.note("note: %s", n)
+		}
+	}
+	return st
+}

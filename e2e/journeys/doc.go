@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package journeys runs kbcli as people do: *.txtar are sessions, typed
+// into the program that was built once, against real servers.
+//
+// Besides testscript's own commands (exec, stdin, stdout, stderr, ttyin, …) there are
+//
+//	kbcli ARGS…               as exec kbcli
+//	until [-match REGEXP] DURATION COMMAND…
+//	                          runs a command until it succeeds and its stdout matches
+//	capture NAME REGEXP       sets $NAME to the first group, or all, of what the last
+//	                          stdout has
+//	now NAME                  sets $NAME to this moment, RFC 3339 to the microsecond, UTC
+//	sleep DURATION
+//	stopagent                 kills the agent of the script's state directory, hard;
+//	                          the servers outlive it
+//	stopservers               kills the servers as well
+//
+// $S3_ENDPOINT, $S3_REGION, $S3_ACCESS_KEY, $S3_SECRET_KEY and $S3_BUCKET are a bucket
+// of a real S3 server for the script alone.
+//
+// Invariants. Each script has a state directory of its own, $KBCLI_STATE_DIR, with
+// a path short enough for sockets and readable by the user postgres. Its time zone
+// is Asia/Shanghai, that of the manual. However a script ends, its agent and its
+// servers are gone afterwards; their pids are taken from its own state directory.
+package journeys
