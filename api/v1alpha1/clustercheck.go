@@ -188,6 +188,10 @@ func (r *RestoreSpec) validate(l *FieldErrors, path string) {
 			l.required(path + ".resolved.stopLSN")
 		}
 		l.lsn(path+".resolved.stopLSN", t.StopLSN)
+		if t.EndLSN == "" {
+			l.required(path + ".resolved.endLSN")
+		}
+		l.lsn(path+".resolved.endLSN", t.EndLSN)
 		l.subdomain(path+".resolved.backupName", t.BackupName)
 	}
 }

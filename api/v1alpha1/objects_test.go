@@ -43,7 +43,7 @@ func full() map[string]Object {
 				Local:             &LocalSpec{Port: 5433, DataDirectory: "/srv/pg/new"},
 				Restore: &RestoreSpec{
 					SourceCluster: "my-pg", Time: new(micro("2023-04-17T19:56:40+08:00")),
-					Resolved: &ResolvedTarget{Timeline: 1, StopLSN: "0/3000028", StopInclusive: true, BackupName: "backup-default-my-pg-20230417195547"},
+					Resolved: &ResolvedTarget{Timeline: 1, StopLSN: "0/3000028", StopInclusive: true, EndLSN: "0/3000060", BackupName: "backup-default-my-pg-20230417195547"},
 				},
 			},
 			Status: ClusterStatus{
