@@ -51,6 +51,13 @@ func (c *Catalog) index(ctx context.Context, p Path, n uint64, end pg.LSN) (*wal
 	return x, nil
 }
 
+// has tells whether a whole segment is there.
+func (c *Catalog) has(g pg.Segment) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.inv.has(g)
+}
+
 func (c *Catalog) keep(g pg.Segment, x *walindex.Index) *walindex.Index {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,10 +172,7 @@ func (c *Catalog) primed(ctx context.Context, p Path, n uint64, raw []byte) (s *
 			return fresh(n), true, nil
 		}
 		from--
-		c.mu.Lock()
-		have := c.inv.has(p.Segment(from))
-		c.mu.Unlock()
-		if !have {
+		if !c.has(p.Segment(from)) {
 			return fresh(n), true, nil
 		}
 		before, err := c.raw(ctx, p, from)

@@ -240,7 +240,11 @@ func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		x, err := c.index(ctx, r.Path, n, end)
+		upto := end
+		if r.Target.Backup != "" && c.has(r.Path.Segment(n)) {
+			upto = size.End(n) // the index that there is says more than is asked
+		}
+		x, err := c.index(ctx, r.Path, n, upto)
 		if err != nil {
 			return err
 		}
@@ -249,13 +253,13 @@ func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 		}
 		for i := range x.Transactions {
 			tx := &x.Transactions[i]
-			if !tx.Kind.Committed() || tx.End > end || tx.Start < r.Backup.StartLSN {
+			if !tx.Kind.Committed() || tx.End > upto || tx.Start < r.Backup.StartLSN {
 				continue
 			}
 			if tx.Start >= r.Backup.StopLSN && r.lost(tx) {
 				r.FirstLost = tx
 				r.Stop = Stop{LSN: tx.Start, Next: tx.Start}
-				r.demand(x, tx.Start)
+				r.demand(x, min(tx.Start, end))
 				return nil
 			}
 			r.LastKept = tx
@@ -269,11 +273,13 @@ func (c *Catalog) find(ctx context.Context, r *Resolution) error {
 	return nil
 }
 
-// lost tells whether a commit is stamped later than the target.
+// lost tells whether a commit after the backup is stamped later than the target.
 func (r *Resolution) lost(tx *walindex.Transaction) bool {
 	switch {
-	case r.Target.Latest, r.Target.Backup != "":
+	case r.Target.Latest:
 		return false
+	case r.Target.Backup != "":
+		return true // who calls asks only of commits after it
 	case r.Target.At != nil && r.Target.At.Stop.Inclusive:
 		return tx.Start > r.Target.At.Stop.LSN
 	case r.Target.At != nil:

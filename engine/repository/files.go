@@ -58,10 +58,9 @@ const filesMagic = "F1"
 
 // A path takes little room in the table, where it shares what it has in common with
 // the one before: these bound what it takes in memory.
-const (
-	maxPath  = 4096
-	maxPaths = 1 << 30 // of all together
-)
+const maxPath = 4096
+
+var maxPaths = 1 << 30 // of all together; a test needs less
 
 // encode writes the columns of FORMAT.md, not yet compressed.
 func (f *Files) encode() []byte {

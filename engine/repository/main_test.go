@@ -77,7 +77,9 @@ func noise(seed uint64, n int) []byte {
 }
 
 // quiet is a segment that compresses to nothing much.
-func quiet(seed byte) []byte { return bytes.Repeat([]byte{seed, 1, 2, 3, 4, 5, 6, 7}, int(testSegment)/8) }
+func quiet(seed byte) []byte {
+	return bytes.Repeat([]byte{seed, 1, 2, 3, 4, 5, 6, 7}, int(testSegment)/8)
+}
 
 // frames cuts raw into zstd frames of at most n bytes.
 func framesOf(raw []byte, n int) [][]byte {
@@ -148,6 +150,12 @@ var (
 	tailSegment  = pg.Segment{Timeline: 1, Number: 6}
 )
 
+var testGap = Gap{Timeline: 1, From: 0x700000, ToTimeline: 1, To: 0x900000, Reason: "the spool was full", Detected: testTime}
+
+func testPack() *PackWriter {
+	return packed(bytes.Repeat([]byte("first "), 10), []byte("second"), bytes.Repeat([]byte("third "), 9))
+}
+
 // fill stores an object of every kind, and a second pack, into a new lineage.
 func fill(t testing.TB, r *Repository) (*Lineage, []object) {
 	t.Helper()
@@ -164,17 +172,28 @@ func fill(t testing.TB, r *Repository) (*Lineage, []object) {
 	must(l.PutIndex(ctx, wholeSegment, []byte("what it says")))
 	must(putTail(l, tailSegment, 0, 100, quiet(8)))
 	must(putTail(l, tailSegment, 100, 8192, quiet(8)))
-	gap := Gap{Timeline: 1, From: 0x700000, ToTimeline: 1, To: 0x900000, Reason: "the spool was full", Detected: testTime}
-	must(l.PutGap(ctx, gap))
+	must(l.PutGap(ctx, testGap))
 	must(l.PutBeat(ctx, Beat{Timeline: 1, LSN: 0x602000, Time: testTime}))
-	w := packed(bytes.Repeat([]byte("first "), 10), []byte("second"), bytes.Repeat([]byte("third "), 9))
+	w := testPack()
 	_, err := l.PutPack(ctx, PackRef{"b1", 1}, w)
 	must(err)
 	must(l.PutBackup(ctx, manifestOf("b1", 0x580000), filesOf("b1", w)))
 	k, err := r.Lock(ctx, "keeper", "a test", time.Minute, 0)
 	must(err)
 	must(k.Unlock(ctx))
+	return l, objectsIn(t, l)
+}
 
+// objectsIn are the objects of a lineage that fill stored into, and of its repository.
+func objectsIn(t testing.TB, l *Lineage) []object {
+	t.Helper()
+	ctx, r := t.Context(), l.repo
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	open := func(read func(context.Context, *Lineage) (any, error)) func(context.Context, *Repository) (string, error) {
 		return func(ctx context.Context, r *Repository) (string, error) {
 			l := &Lineage{repo: r, info: l.info}
@@ -189,7 +208,7 @@ func fill(t testing.TB, r *Repository) (*Lineage, []object) {
 			return string(b), err
 		}
 	}
-	frames := append([]FrameInfo(nil), w.Frames()...)
+	frames := testPack().Frames()
 	manifest, err := l.Manifest(ctx, "b1")
 	must(err)
 	tails, err := l.Tails(ctx, &tailSegment)
@@ -219,7 +238,7 @@ func fill(t testing.TB, r *Repository) (*Lineage, []object) {
 		{KindTail, l.tailKey(tails[0]), true, readTail},
 		{KindTail, l.tailKey(tails[1]), true, readTail},
 		{KindIndex, l.segmentKey("index", wholeSegment), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.Index(ctx, wholeSegment) })},
-		{KindGap, l.gapKey(gap), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.Gaps(ctx) })},
+		{KindGap, l.gapKey(testGap), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.Gaps(ctx) })},
 		{KindBeat, l.key("beat"), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.Beat(ctx) })},
 		{KindPack, l.packKey(PackRef{"b1", 1}), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.PackTable(ctx, PackRef{"b1", 1}) })},
 		{KindPack, l.packKey(PackRef{"b1", 1}), r.Sealed(), open(func(ctx context.Context, l *Lineage) (any, error) {
@@ -234,10 +253,14 @@ func fill(t testing.TB, r *Repository) (*Lineage, []object) {
 		{KindManifest, l.manifestKey("b1"), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.Manifest(ctx, "b1") })},
 		{KindLock, lockKey("keeper", 1), true, func(ctx context.Context, r *Repository) (string, error) {
 			top, err := r.lockTop(ctx, "keeper")
-			return fmt.Sprint(top), err
+			if err != nil {
+				return "", err
+			}
+			b, err := json.Marshal(top.doc)
+			return string(b), err
 		}},
 	}
-	return l, out
+	return out
 }
 
 func raw(t testing.TB, s blob.Store, key string) []byte {

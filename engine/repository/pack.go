@@ -169,7 +169,7 @@ func parsePackTable(payload []byte) ([]FrameInfo, error) {
 
 // decodeFrame undoes the frame f, whose pack's payload from base on is b, into dst.
 func decodeFrame(dst, b []byte, base uint64, f FrameInfo) ([]byte, error) {
-	if f.Offset < base || f.Offset-base+uint64(f.Stored) > uint64(len(b)) {
+	if at := f.Offset - base; f.Offset < base || at > uint64(len(b)) || uint64(f.Stored) > uint64(len(b))-at {
 		return nil, fmt.Errorf("it reaches out of what was read")
 	}
 	if cap(dst) < int(f.Raw) {
