@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbcli/kbcli/engine/pg"
@@ -76,19 +78,6 @@ type Status struct {
 	ErrorTime  time.Time
 }
 
-// jump is where one stretch of WAL ends and the next begins: a timeline switch, or
-// a gap.
-type jump struct {
-	to  pg.TimelineID
-	lsn pg.LSN
-	gap *repository.Gap
-}
-
-type place struct {
-	tli pg.TimelineID
-	lsn pg.LSN
-}
-
 // proof says that every commit acknowledged by time lies before lsn.
 type proof struct {
 	place
@@ -97,16 +86,22 @@ type proof struct {
 
 // Archiver moves the WAL of one server into one lineage.
 type Archiver struct {
-	cfg   Config
-	size  pg.SegmentSize
-	spool *spool
+	cfg      Config
+	size     pg.SegmentSize
+	spool    *spool
+	patience time.Duration // how long a stop may wait for what is left to be put
 
-	mu      sync.Mutex
-	changed chan struct{}
-	st      Status
-	jumps   map[place]jump // keyed by where the old stretch ends
-	proofs  []proof
-	fatal   error
+	// turning is held while what jumps there are, or which segment is being
+	// shipped, changes: the two must agree.
+	turning sync.Mutex
+
+	mu       sync.Mutex
+	changed  chan struct{}
+	st       Status
+	jumps    map[place]jump // keyed by where the old stretch ends; replaced, never changed
+	shipping pg.Segment     // all before it is out of the spool or on its way
+	proofs   []proof
+	fatal    error
 }
 
 // New opens the spool. It does not connect.
@@ -119,8 +114,9 @@ func New(cfg Config) (*Archiver, error) {
 	cfg.SpoolLimit = max(cfg.SpoolLimit, 4*int64(info.SegmentSize))
 	a := &Archiver{
 		cfg: cfg, size: info.SegmentSize, spool: s,
-		changed: make(chan struct{}),
-		jumps:   map[place]jump{},
+		patience: 5 * time.Second,
+		changed:  make(chan struct{}),
+		jumps:    map[place]jump{},
 	}
 	a.st.State = Connecting
 	return a, nil
@@ -129,22 +125,52 @@ func New(cfg Config) (*Archiver, error) {
 // Run archives until ctx ends, through lost connections and stores. It returns
 // nil when ctx ended and everything received was shipped or the store could not
 // take it, and an error when going on would do harm: the server is another one
-// or was wound back, the spool's disk failed, or the lineage holds other bytes.
+// or was wound back, the spool's disk failed, or the lineage holds other bytes. It
+// is called once. Nothing of it runs on when it has returned.
 func (a *Archiver) Run(ctx context.Context) error {
+	err := a.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil
+	}
+	return a.stopped(err)
+}
+
+func (a *Archiver) run(ctx context.Context) error {
+	unlock, err := a.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	defer a.spool.close()
 	start, err := a.resume(ctx)
 	if err != nil {
-		return a.stopped(err)
+		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.receive(gctx, start) })
 	g.Go(func() error { return a.syncSpool(gctx) })
 	g.Go(func() error { return a.ship(gctx) })
-	err = g.Wait()
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = nil
+	return g.Wait()
+}
+
+// lock waits until no other process works on the spool: one that was told to stop
+// may still be putting its last tail.
+func (a *Archiver) lock(ctx context.Context) (unlock func(), err error) {
+	l := flock.New(filepath.Join(a.cfg.Spool, "lock"))
+	ok, err := l.TryLock()
+	if err == nil && !ok {
+		a.failing("lock the spool", errors.New("another process uses it"))
+		if _, err = l.TryLockContext(ctx, 100*time.Millisecond); err == nil {
+			a.healed()
+		}
 	}
-	return a.stopped(err)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the spool: %w", err)
+	}
+	return func() { _ = l.Close() }, nil // the kernel unlocks in any case
 }
 
 func (a *Archiver) stopped(err error) error {
@@ -268,9 +294,16 @@ func final(err error) bool {
 		corrupt  *repository.CorruptError
 		mismatch *repository.MismatchError
 		diverged *DivergedError
+		disk     *spoolError
 	)
-	return errors.As(err, &conflict) || errors.As(err, &corrupt) || errors.As(err, &mismatch) || errors.As(err, &diverged)
+	return errors.As(err, &conflict) || errors.As(err, &corrupt) || errors.As(err, &mismatch) || errors.As(err, &diverged) || errors.As(err, &disk)
 }
+
+// spoolError is a failure of the local disk.
+type spoolError struct{ err error }
+
+func (e *spoolError) Error() string { return e.err.Error() }
+func (e *spoolError) Unwrap() error { return e.err }
 
 // syncSpool makes durable what was received, as fast as the disk allows: what
 // arrives during one fdatasync shares the next.
@@ -286,7 +319,7 @@ func (a *Archiver) syncSpool(ctx context.Context) error {
 			return err
 		}
 		if err := a.spool.sync(); err != nil {
-			return err
+			return &spoolError{err}
 		}
 		a.update(func(st *Status) {
 			// the receiver may have moved to another stretch meanwhile

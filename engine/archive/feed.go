@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,8 +48,9 @@ type Feed struct {
 
 	numbers map[string]uint64 // of the segments on the path, by name
 
-	mu      sync.Mutex
-	brought map[uint64]bool
+	mu    sync.Mutex
+	begun map[uint64]bool // fetched once, or being fetched
+	under map[uint64]bool // being fetched
 }
 
 const (
@@ -57,6 +59,10 @@ const (
 	wantPrefix = "want-"
 	absentMark = "absent-"
 	feedPoll   = 10 * time.Millisecond
+	// feedGrace is how long nobody may hold the lock: a Feed begins at the same
+	// time as the server, on a disk that may be busy, and whoever looks holds the
+	// lock for a moment.
+	feedGrace = 3 * time.Second
 )
 
 // Run feeds until ctx ends. An error is also told to the recovering server, which
@@ -66,20 +72,24 @@ func (f *Feed) Run(ctx context.Context) error {
 		return fmt.Errorf("feed WAL: %w", err)
 	}
 	lock := flock.New(filepath.Join(f.Dir, feedLock))
-	ok, err := lock.TryLock()
-	if err != nil {
-		return fmt.Errorf("feed WAL: %w", err)
-	}
-	if !ok {
-		return fmt.Errorf("feed WAL: another process feeds %s", f.Dir)
+	lctx, cancel := context.WithTimeout(ctx, feedGrace)
+	defer cancel()
+	if ok, err := lock.TryLockContext(lctx, feedPoll); !ok {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = errors.New("another process does")
+		}
+		return fmt.Errorf("feed WAL into %s: %w", f.Dir, err)
 	}
 	defer lock.Close()
+	if err := f.clear(); err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
+	}
 	for _, path := range []string{f.Dir, filepath.Join(f.Dir, feedLock)} {
 		if err := f.own(path); err != nil {
 			return err
 		}
 	}
-	f.numbers, f.brought = map[string]uint64{}, map[uint64]bool{}
+	f.numbers, f.begun, f.under = map[string]uint64{}, map[uint64]bool{}, map[uint64]bool{}
 	for n := f.First; n <= f.Last; n++ {
 		f.numbers[f.Size.Name(f.Segment(n))] = n
 	}
@@ -97,6 +107,24 @@ func (f *Feed) Run(ctx context.Context) error {
 	return nil
 }
 
+// clear removes what an earlier Feed left, its failure above all. What is wanted
+// may be wanted of this one.
+func (f *Feed) clear() error {
+	entries, err := os.ReadDir(f.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == feedLock || strings.HasPrefix(e.Name(), wantPrefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(f.Dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fail tells the server why there is no more.
 func (f *Feed) fail(err error) error {
 	return errors.Join(err, f.bring(feedFailed, []byte(err.Error()+"\n")))
@@ -109,6 +137,12 @@ func (f *Feed) ahead(ctx context.Context) error {
 	for n := f.First; n <= f.Last; n++ {
 		if err := f.room(ctx, n); err != nil {
 			break
+		}
+		f.mu.Lock()
+		begun := f.begun[n]
+		f.mu.Unlock()
+		if begun {
+			continue // asked for out of turn; if it is needed again it is asked for again
 		}
 		g.Go(func() error { return f.one(ctx, n) })
 	}
@@ -134,7 +168,20 @@ func (f *Feed) room(ctx context.Context, n uint64) error {
 	}
 }
 
+// one fetches segment n, unless that is being done.
 func (f *Feed) one(ctx context.Context, n uint64) error {
+	f.mu.Lock()
+	under := f.under[n]
+	f.begun[n], f.under[n] = true, true
+	f.mu.Unlock()
+	if under {
+		return nil
+	}
+	defer func() {
+		f.mu.Lock()
+		delete(f.under, n)
+		f.mu.Unlock()
+	}()
 	raw, err := f.Fetch(ctx, n)
 	if err != nil {
 		return fmt.Errorf("fetch WAL segment %s: %w", f.Size.Name(f.Segment(n)), err)
@@ -142,9 +189,6 @@ func (f *Feed) one(ctx context.Context, n uint64) error {
 	if err := f.bring(f.Size.Name(f.Segment(n)), raw); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	f.brought[n] = true
-	f.mu.Unlock()
 	if f.Fed != nil {
 		f.Fed(n)
 	}
@@ -178,13 +222,20 @@ func (f *Feed) own(path string) error {
 // again, and what is not on the path is declared absent.
 func (f *Feed) answer(ctx context.Context) error {
 	for {
-		names, err := filepath.Glob(filepath.Join(f.Dir, wantPrefix+"*"))
+		entries, err := os.ReadDir(f.Dir)
 		if err != nil {
-			return err
+			return fmt.Errorf("feed WAL: %w", err)
 		}
-		for _, want := range names {
-			name := strings.TrimPrefix(filepath.Base(want), wantPrefix)
-			if err := os.Remove(want); err != nil {
+		for _, e := range entries {
+			name, ok := strings.CutPrefix(e.Name(), wantPrefix)
+			if !ok {
+				continue
+			}
+			err := os.Remove(filepath.Join(f.Dir, e.Name()))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // who wanted it has it
+			}
+			if err != nil {
 				return fmt.Errorf("feed WAL: %w", err)
 			}
 			if err := f.give(ctx, name); err != nil {
@@ -207,12 +258,8 @@ func (f *Feed) give(ctx context.Context, name string) error {
 		return f.bring(name, content)
 	}
 	if n, ok := f.numbers[name]; ok {
-		f.mu.Lock()
-		again := f.brought[n]
-		f.mu.Unlock()
-		if !again {
-			return nil // it is on its way
-		}
+		// also one that is not due yet: a recovery begins with the record of the
+		// backup's checkpoint, which can lie far behind the first segment
 		return f.one(ctx, n)
 	}
 	return f.bring(absentMark+name, nil)
@@ -249,10 +296,17 @@ func Await(ctx context.Context, dir, name, path string) (code int, err error) {
 	if strings.ContainsAny(name, "/\\") {
 		return AwaitBroken, fmt.Errorf("%q is not a WAL file name", name)
 	}
-	file := filepath.Join(dir, name)
+	file, want := filepath.Join(dir, name), filepath.Join(dir, wantPrefix+name)
 	asked := false
+	var dead time.Duration
 	for {
 		if _, err := os.Lstat(file); err == nil {
+			if asked {
+				// or the Feed would bring a second one that nobody takes
+				if err := os.Remove(want); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return AwaitBroken, err
+				}
+			}
 			return take(file, path)
 		}
 		if reason, err := os.ReadFile(filepath.Join(dir, feedFailed)); err == nil {
@@ -265,14 +319,20 @@ func Await(ctx context.Context, dir, name, path string) (code int, err error) {
 			}
 			return AwaitAbsent, nil
 		}
-		if err := alive(dir); err != nil {
-			return AwaitBroken, err
-		}
-		if !asked {
-			asked = true
-			if err := os.WriteFile(filepath.Join(dir, wantPrefix+name), nil, 0o600); err != nil {
+		switch ok, err := alive(dir); {
+		case err != nil:
+			return AwaitBroken, fmt.Errorf("the process that feeds WAL cannot be looked for: %w", err)
+		case ok && asked:
+			dead = 0
+		case ok:
+			asked, dead = true, 0
+			if err := os.WriteFile(want, nil, 0o600); err != nil {
 				return AwaitBroken, err
 			}
+		case dead >= feedGrace:
+			return AwaitBroken, errors.New("the process that feeds WAL has died")
+		default:
+			dead += feedPoll
 		}
 		select {
 		case <-ctx.Done():
@@ -299,17 +359,14 @@ func take(file, path string) (int, error) {
 	return AwaitFound, nil
 }
 
-// alive fails if nobody holds the Feed's lock: a Feed that died must not look like
-// the end of the log.
-func alive(dir string) error {
+// alive tells whether somebody holds the Feed's lock: a Feed that died must not look
+// like the end of the log.
+func alive(dir string) (bool, error) {
 	lock := flock.New(filepath.Join(dir, feedLock))
 	defer lock.Close()
 	ok, err := lock.TryRLock()
-	if err != nil {
-		return fmt.Errorf("the process that feeds WAL cannot be looked for: %w", err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // the directory is not there yet, or no more
 	}
-	if ok {
-		return errors.New("the process that feeds WAL has died")
-	}
-	return nil
+	return !ok, err
 }

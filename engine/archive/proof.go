@@ -9,13 +9,16 @@ import (
 	"github.com/kbcli/kbcli/engine/pg/replication"
 )
 
-// proofChain turns keepalives into a proof that nothing happened. A walsender
-// puts its position and its clock into a keepalive, in that order, so that one
-// alone proves nothing: a commit may fall between. But between two answers to two
-// questions it has looked for new WAL and sent it. Of three keepalives with one
-// position and no WAL among them at least two were such answers, or the
-// walsender looked after it sent the first for another reason: so all that was
-// durable at the first one's clock had been sent.
+// proofChain turns keepalives into a proof that nothing happened. A walsender that
+// answers a question puts its position and its clock into a keepalive without
+// looking for new WAL between the two, so that one alone proves nothing: a commit
+// may fall between. But it looks for WAL, and sends it, before it waits for the
+// next question. So the second of two answers with one position, and no WAL
+// between them, proves that all that was durable at the first one's clock had been
+// sent, if the second question was asked when the first was answered: two that
+// wait together are answered together. A walsender that is put to sleep between
+// sending an answer and looking for input can find the next question there before
+// it looks for WAL; hence three.
 type proofChain struct {
 	lsn   pg.LSN
 	times []pg.Timestamp
@@ -23,7 +26,7 @@ type proofChain struct {
 
 func (c *proofChain) reset() { c.times = c.times[:0] }
 
-// add takes a keepalive while WAL was received up to lsn, and gives the proven
+// add takes an answer while WAL was received up to lsn, and gives the proven
 // time once there is one.
 func (c *proofChain) add(k *replication.Keepalive, lsn pg.LSN) (pg.Timestamp, bool) {
 	if k.ServerEnd != lsn {

@@ -12,12 +12,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/internal/atomicfile"
 )
 
 // positionFile remembers in the spool how far segments were shipped, so that a
@@ -36,12 +35,7 @@ func (a *Archiver) savePosition(at place) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(a.cfg.Spool, positionFile)
-	if err := os.WriteFile(path+".tmp", b, 0o600); err != nil {
-		return &spoolError{fmt.Errorf("spool: %w", err)}
-	}
-	// not synced: after a power cut an older position is as good
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := atomicfile.Write(filepath.Join(a.cfg.Spool, positionFile), b, 0o600); err != nil {
 		return &spoolError{fmt.Errorf("spool: %w", err)}
 	}
 	return nil
@@ -50,6 +44,12 @@ func (a *Archiver) savePosition(at place) error {
 // resume finds where the archive ends, sets the repository's position, and says
 // where to stream from. The zero place means that nothing was archived yet.
 func (a *Archiver) resume(ctx context.Context) (place, error) {
+	if err := a.spool.load(); err != nil {
+		return place{}, &spoolError{err}
+	}
+	if err := a.loadJumps(); err != nil {
+		return place{}, err
+	}
 	if err := a.trim(); err != nil {
 		return place{}, err
 	}
@@ -58,44 +58,22 @@ func (a *Archiver) resume(ctx context.Context) (place, error) {
 		end, err = a.repositoryEnd(ctx)
 		return err
 	})
-	if err != nil || end.lsn == 0 {
+	if err != nil {
 		return place{}, err
 	}
-	if err := a.knownJumps(); err != nil {
+	if end.lsn == 0 {
+		held := a.spool.segments()
+		if len(held) == 0 {
+			return place{}, nil
+		}
+		// nothing was shipped yet of what was acknowledged
+		end = place{held[0].Timeline, a.size.Start(held[0].Number)}
+	}
+	from, err := a.walk(end)
+	if err != nil {
 		return place{}, err
 	}
-	from := end
-	for {
-		// walk what the spool holds beyond the repository, over timeline switches
-		for {
-			g := pg.Segment{Timeline: from.tli, Number: a.size.Number(from.lsn)}
-			held := a.size.Start(g.Number) + pg.LSN(a.spool.held(g))
-			if held <= from.lsn {
-				break
-			}
-			from.lsn = held
-		}
-		j, ok := a.jumps[from]
-		if !ok {
-			break
-		}
-		from = place{j.to, j.lsn}
-	}
-	// WAL that does not follow is of no use: it lies behind a gap that is not
-	// declared yet, and will be streamed again
-	for _, g := range a.spool.segments() {
-		behind := g.Timeline < end.tli || g.Timeline == end.tli && g.Number < a.size.Number(end.lsn)
-		beyond := g.Timeline > from.tli || g.Timeline == from.tli && a.size.Start(g.Number) > from.lsn
-		if behind || beyond {
-			if err := a.spool.remove(g); err != nil {
-				return place{}, &spoolError{err}
-			}
-		}
-	}
-	// streaming begins at the segment's start; one that is just full is done
-	if a.size.Offset(from.lsn) != 0 {
-		from.lsn = a.size.Floor(from.lsn)
-	}
+	from.lsn = a.size.Floor(from.lsn) // streaming begins at a segment's start
 	a.update(func(st *Status) {
 		st.RepositoryTimeline, st.Repository = end.tli, end.lsn
 		st.Timeline, st.Received, st.Spooled = from.tli, from.lsn, from.lsn
@@ -103,8 +81,50 @@ func (a *Archiver) resume(ctx context.Context) (place, error) {
 	return from, nil
 }
 
-// trim cuts the newest segment of each timeline in the spool back to its last whole
-// record: after a power cut its end may be anything. The server sends it again.
+// walk follows what the spool holds beyond the repository's end, over jumps, and
+// says where it ends. What is not on the way is of no use and removed: it was
+// shipped, or it was given up.
+func (a *Archiver) walk(from place) (place, error) {
+	used := map[pg.Segment]bool{}
+	jumps := map[place]jump{}
+	for {
+		g := pg.Segment{Timeline: from.tli, Number: a.size.Number(from.lsn)}
+		held := a.spool.held(g)
+		if j, ok := a.jumps[from]; ok {
+			// of a segment that only begins here the jump leaves nothing
+			used[g] = used[g] || held > 0 && a.size.Offset(from.lsn) != 0
+			if _, again := jumps[from]; again {
+				return from, &spoolError{fmt.Errorf("spool: %s leads in a circle", jumpsFile)}
+			}
+			jumps[from] = j
+			from = place{j.to, j.lsn}
+			continue
+		}
+		used[g] = used[g] || held > 0
+		if end := a.size.Start(g.Number) + pg.LSN(held); end > from.lsn {
+			from.lsn = end
+			continue
+		}
+		break
+	}
+	for _, g := range a.spool.segments() {
+		if !used[g] {
+			if err := a.spool.remove(g); err != nil {
+				return from, &spoolError{err}
+			}
+		}
+	}
+	if len(jumps) == len(a.jumps) {
+		return from, nil
+	}
+	a.turning.Lock()
+	defer a.turning.Unlock()
+	return from, a.setJumps(jumps, func(*Status) {})
+}
+
+// trim lets the newest segment of each timeline in the spool end with its last whole
+// record: after a power cut its end may be anything. The bytes behind it stay where
+// they are until the server sends them again; they may have been acknowledged.
 func (a *Archiver) trim() error {
 	newest := map[pg.TimelineID]pg.Segment{}
 	for _, g := range a.spool.segments() {
@@ -112,33 +132,27 @@ func (a *Archiver) trim() error {
 	}
 	for _, g := range newest {
 		held := a.spool.held(g)
-		f, err := os.OpenFile(a.spool.path(g), os.O_RDWR, 0)
+		if _, ok := a.jumps[place{g.Timeline, a.size.Start(g.Number) + pg.LSN(held)}]; ok {
+			continue // its end was durable before the next stretch began
+		}
+		f, err := a.spool.reader(g)
 		if err != nil {
-			return &spoolError{fmt.Errorf("spool: %w", err)}
+			return &spoolError{err}
 		}
-		keep, err := soundLength(f, a.size, g)
-		if err == nil && keep < held {
-			err = f.Truncate(keep)
-		}
-		if err == nil {
-			err = unix.Fdatasync(int(f.Fd()))
-		}
+		keep, err := soundLength(f, a.size, g, a.cfg.Lineage.Info().SystemID)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return &spoolError{fmt.Errorf("spool: trim %s: %w", f.Name(), err)}
 		}
-		a.spool.mu.Lock()
-		a.spool.total -= held - keep
-		a.spool.written[g] = keep
-		a.spool.mu.Unlock()
+		a.spool.cut(g, keep)
 	}
 	return nil
 }
 
 // soundLength is how many bytes of the segment in r end with a whole record. A full
 // segment that reads without fault is whole, although its last record may go on.
-func soundLength(r io.Reader, size pg.SegmentSize, g pg.Segment) (int64, error) {
+func soundLength(r io.Reader, size pg.SegmentSize, g pg.Segment, id pg.SystemID) (int64, error) {
 	start := size.Start(g.Number)
-	s := walscan.New(walscan.Options{SegmentSize: size, Start: start})
+	s := walscan.New(walscan.Options{SegmentSize: size, Start: start, SystemID: id})
 	buf := make([]byte, 256<<10)
 	var end pg.LSN
 	for {
@@ -162,27 +176,6 @@ func soundLength(r io.Reader, size pg.SegmentSize, g pg.Segment) (int64, error) 
 	return int64(max(end, start) - start), nil
 }
 
-// knownJumps notes the timeline switches whose history files the spool holds.
-func (a *Archiver) knownJumps() error {
-	tlis, err := a.spool.histories()
-	if err != nil {
-		return &spoolError{err}
-	}
-	for _, tli := range tlis {
-		content, err := a.spool.history(tli)
-		if err != nil {
-			return &spoolError{err}
-		}
-		h, err := pg.ParseHistory(tli, content)
-		if err != nil || len(h.Entries) == 0 {
-			return &spoolError{fmt.Errorf("spool: history of timeline %s: %w", tli, errors.Join(err, errors.New("unreadable")))}
-		}
-		last := h.Entries[len(h.Entries)-1]
-		a.jumps[place{last.Timeline, last.End}] = jump{to: tli, lsn: a.size.Floor(last.End)}
-	}
-	return nil
-}
-
 // repositoryEnd finds where the archived WAL ends: after the last segment that
 // follows the others without an undeclared hole, and that one's tails.
 func (a *Archiver) repositoryEnd(ctx context.Context) (place, error) {
@@ -196,13 +189,18 @@ func (a *Archiver) repositoryEnd(ctx context.Context) (place, error) {
 		}
 	}
 	for {
-		// segments that were put and not yet remembered
-		ok, err := a.cfg.Lineage.HasSegment(ctx, pg.Segment{Timeline: end.tli, Number: a.size.Number(end.lsn)})
+		// segments that were put and not yet remembered; one that the spool has
+		// is put again, for its index may be missing
+		g := pg.Segment{Timeline: end.tli, Number: a.size.Number(end.lsn)}
+		ok, err := a.cfg.Lineage.HasSegment(ctx, g)
 		if err != nil {
 			return place{}, err
 		}
 		if !ok {
 			break
+		}
+		if a.spool.held(g) == int64(a.size) {
+			return end, nil
 		}
 		end.lsn = a.size.End(a.size.Number(end.lsn))
 	}
@@ -227,20 +225,29 @@ func (a *Archiver) remembered(ctx context.Context) (place, error) {
 	if json.Unmarshal(b, &doc) != nil || doc.Lineage != a.cfg.Lineage.Info().ID || doc.LSN == 0 {
 		return place{}, nil // torn by a power cut, or another lineage's
 	}
-	if a.size.Offset(doc.LSN) == 0 && doc.LSN > 0 {
-		ok, err := a.cfg.Lineage.HasSegment(ctx, pg.Segment{Timeline: doc.Timeline, Number: a.size.Number(doc.LSN) - 1})
-		if err != nil {
-			return place{}, err
-		}
-		_, herr := a.cfg.Lineage.History(ctx, doc.Timeline)
-		if herr != nil && !errors.Is(herr, blob.ErrNotExist) {
-			return place{}, herr
-		}
-		if !ok && herr != nil {
-			return place{}, nil
+	at := place{doc.Timeline, doc.LSN}
+	ok, err := a.cfg.Lineage.HasSegment(ctx, pg.Segment{Timeline: at.tli, Number: a.size.Number(at.lsn) - 1})
+	if err != nil || ok {
+		return at, err
+	}
+	// nothing precedes it where a timeline or a gap led there
+	_, err = a.cfg.Lineage.History(ctx, at.tli)
+	if err == nil {
+		return at, nil
+	}
+	if !errors.Is(err, blob.ErrNotExist) {
+		return place{}, err
+	}
+	gaps, err := a.cfg.Lineage.Gaps(ctx)
+	if err != nil {
+		return place{}, err
+	}
+	for _, g := range gaps {
+		if (place{g.ToTimeline, g.To}) == at {
+			return at, nil
 		}
 	}
-	return place{doc.Timeline, doc.LSN}, nil
+	return place{}, nil
 }
 
 // listEnd looks at every segment: the last that follows the one before, unless
@@ -257,6 +264,15 @@ func (a *Archiver) listEnd(ctx context.Context) (place, error) {
 			}
 		}
 		return false
+	}
+	// beyond passes over the gaps that begin in the segment at end
+	beyond := func(end place) place {
+		for _, g := range gaps {
+			if g.Timeline == end.tli && g.From >= end.lsn && g.From < end.lsn+pg.LSN(a.size) && g.To > end.lsn {
+				end = place{g.ToTimeline, g.To}
+			}
+		}
+		return end
 	}
 	var end place
 	for g, err := range a.cfg.Lineage.Segments(ctx, pg.Segment{}) {
@@ -285,7 +301,11 @@ func (a *Archiver) listEnd(ctx context.Context) (place, error) {
 			return place{}, err
 		}
 		if len(h.Entries) > 0 {
-			return place{tlis[n-1], a.size.Floor(h.Entries[len(h.Entries)-1].End)}, nil
+			begin := place{tlis[n-1], a.size.Floor(h.Entries[len(h.Entries)-1].End)}
+			if end = beyond(end); end.tli == begin.tli && end.lsn > begin.lsn {
+				return end, nil
+			}
+			return begin, nil
 		}
 	}
 	if end.lsn == 0 {
@@ -297,5 +317,5 @@ func (a *Archiver) listEnd(ctx context.Context) (place, error) {
 		t := ts[len(ts)-1]
 		return place{t.Segment.Timeline, a.size.Start(t.Segment.Number)}, nil
 	}
-	return end, nil
+	return beyond(end), nil
 }

@@ -14,6 +14,9 @@ import (
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
+// longHeader is the size of the page header that a segment begins with.
+const longHeader = 40
+
 // scan reads the records of what is shipped and builds each segment's index. WAL
 // that cannot be read is archived all the same, without an index: the catalog
 // reads such a segment itself and says what is wrong with it.
@@ -57,7 +60,12 @@ func (c *scan) prime(ctx context.Context, p *shipper, g pg.Segment) error {
 	if g.Number == 0 || !c.a.cfg.Lineage.Repository().Readable() {
 		return nil
 	}
-	before, raw, err := c.before(ctx, g)
+	var before *pg.Segment
+	var raw []byte
+	err := c.a.retry(ctx, "read the WAL segment before", func(ctx context.Context) (err error) {
+		before, raw, err = c.before(ctx, g)
+		return err
+	})
 	if err != nil || before == nil {
 		return err
 	}
@@ -71,33 +79,22 @@ func (c *scan) prime(ctx context.Context, p *shipper, g pg.Segment) error {
 	case err != nil:
 		return err
 	}
-	// a record that began even earlier is rare (over a whole segment long):
-	// then the index stays partial and is made again when it is read
-	c.s, c.partial = s, s.NextRecord() < size.Start(before.Number) || s.SkippedPartial() && s.NextRecord() >= s.Position()
+	// A record longer than the segment before began even earlier: that is rare,
+	// the index stays partial and is made again when it is read. Without one the
+	// next record begins after the header.
+	c.s, c.partial = s, s.SkippedPartial() && s.NextRecord() > s.Position()+longHeader
 	return nil
 }
 
 // before reads the segment before g, on g's timeline or the one it came from.
 func (c *scan) before(ctx context.Context, g pg.Segment) (*pg.Segment, []byte, error) {
 	tlis := []pg.TimelineID{g.Timeline}
-	content, err := c.a.spool.history(g.Timeline)
+	h, err := c.a.history(ctx, g.Timeline)
 	if err != nil {
-		return nil, nil, &spoolError{err}
+		return nil, nil, err
 	}
-	if content == nil && g.Timeline > 1 {
-		content, err = c.a.cfg.Lineage.History(ctx, g.Timeline)
-		if err != nil && !errors.Is(err, blob.ErrNotExist) {
-			return nil, nil, err
-		}
-	}
-	if content != nil {
-		h, err := pg.ParseHistory(g.Timeline, content)
-		if err != nil {
-			return nil, nil, err
-		}
-		if t := h.TimelineAt(c.a.size.Start(g.Number) - 1); t != g.Timeline {
-			tlis = append(tlis, t)
-		}
+	if t := h.TimelineAt(c.a.size.Start(g.Number) - 1); t != g.Timeline {
+		tlis = append(tlis, t)
 	}
 	for _, tli := range tlis {
 		b := pg.Segment{Timeline: tli, Number: g.Number - 1}
@@ -107,7 +104,7 @@ func (c *scan) before(ctx context.Context, g pg.Segment) (*pg.Segment, []byte, e
 		switch {
 		case err == nil:
 			return &b, buf.Bytes(), nil
-		case errors.Is(err, blob.ErrNotExist), errors.As(err, &corrupt):
+		case errors.Is(err, blob.ErrNotExist), errors.Is(err, repository.ErrSealed), errors.As(err, &corrupt):
 		default:
 			return nil, nil, err
 		}
@@ -138,12 +135,12 @@ func (c *scan) feed(raw []byte) {
 func (c *scan) lastCommit() pg.Timestamp { return c.max }
 
 // finish gives the encoded index of the segment that is now whole, or nil if
-// its WAL could not be read.
-func (c *scan) finish(g pg.Segment) ([]byte, pg.Timestamp, error) {
+// its WAL could not be read, and the greatest time of a transaction's end so far.
+func (c *scan) finish() ([]byte, pg.Timestamp) {
 	if c.fault != nil {
-		return nil, c.max, nil
+		return nil, c.max
 	}
-	return c.b.Finish(c.s.NextRecord()).Encode(), c.max, nil
+	return c.b.Finish(c.s.NextRecord()).Encode(), c.max
 }
 
 // leave forgets where the scanner stood: the next segment is of another stretch.

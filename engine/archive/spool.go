@@ -4,18 +4,19 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/internal/atomicfile"
 )
 
 // DivergedError says that the server now sends other bytes for a position than it
@@ -31,7 +32,8 @@ func (e *DivergedError) Error() string {
 
 // spool holds raw segments on the local disk, each a file under its own name that
 // grows as WAL arrives, and the history files of the timelines among them. A
-// file's size is how much of the segment is held.
+// file's size is how much of the segment is held, but for the newest after a start:
+// see trim.
 type spool struct {
 	dir  string
 	size pg.SegmentSize
@@ -48,27 +50,38 @@ func openSpool(dir string, size pg.SegmentSize) (*spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	entries, err := os.ReadDir(dir)
+	s := &spool{dir: dir, size: size}
+	return s, s.load()
+}
+
+// load looks at what there is. Nothing may be written meanwhile.
+func (s *spool) load() error {
+	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, fmt.Errorf("open spool: %w", err)
+		return fmt.Errorf("open spool: %w", err)
 	}
-	s := &spool{dir: dir, size: size, written: map[pg.Segment]int64{}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written, s.total = map[pg.Segment]int64{}, 0
 	for _, e := range entries {
-		g, err := size.ParseName(e.Name())
+		g, err := s.size.ParseName(e.Name())
 		if err != nil {
 			continue // history files, the position
 		}
 		info, err := e.Info()
-		if err != nil {
-			return nil, fmt.Errorf("open spool: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process is about to end its work
 		}
-		if info.Size() > int64(size) {
-			return nil, fmt.Errorf("open spool: %s has %d bytes, more than a segment", e.Name(), info.Size())
+		if err != nil {
+			return fmt.Errorf("open spool: %w", err)
+		}
+		if info.Size() > int64(s.size) {
+			return fmt.Errorf("open spool: %s has %d bytes, more than a segment", e.Name(), info.Size())
 		}
 		s.written[g] = info.Size()
 		s.total += info.Size()
 	}
-	return s, nil
+	return nil
 }
 
 func (s *spool) path(g pg.Segment) string { return filepath.Join(s.dir, s.size.Name(g)) }
@@ -159,14 +172,15 @@ func (s *spool) use(g pg.Segment) (*os.File, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.open != nil { // else the shipper has removed it meanwhile
+		err = s.open.Close()
+	}
 	s.open, s.cur, s.dirty = next, g, true
 	if _, ok := s.written[g]; !ok {
 		s.written[g] = 0
 	}
-	if f != nil {
-		if err := f.Close(); err != nil {
-			return nil, fmt.Errorf("spool: %w", err)
-		}
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
 	}
 	return next, nil
 }
@@ -180,15 +194,14 @@ func (s *spool) sync() error {
 	if f == nil {
 		return nil
 	}
-	if err := unix.Fdatasync(int(f.Fd())); err != nil {
-		// use may have moved on and closed f, after having synced it itself
+	if err := fdatasync(f); err != nil {
 		s.mu.Lock()
 		moved := s.open != f
 		s.mu.Unlock()
-		if moved && errors.Is(err, unix.EBADF) {
-			return nil
+		if moved {
+			return nil // f is closed: use synced it itself before, or it was given up
 		}
-		return fmt.Errorf("spool: fdatasync %s: %w", f.Name(), err)
+		return fmt.Errorf("spool: %w", err)
 	}
 	if !dirty {
 		return nil
@@ -201,6 +214,23 @@ func (s *spool) sync() error {
 		s.dirty = false
 	}
 	s.mu.Unlock()
+	return nil
+}
+
+// fdatasync fails on a file that is closed, and keeps one that is being closed from
+// giving its number to another before the call has ended.
+func fdatasync(f *os.File) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	if err := c.Control(func(fd uintptr) { serr = unix.Fdatasync(int(fd)) }); err != nil {
+		return err
+	}
+	if serr != nil {
+		return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: serr}
+	}
 	return nil
 }
 
@@ -241,6 +271,34 @@ func (s *spool) remove(g pg.Segment) error {
 	return nil
 }
 
+// cut lets g end at length. The bytes of the file behind it are overwritten when they
+// come again.
+func (s *spool) cut(g pg.Segment, length int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total += length - s.written[g]
+	s.written[g] = length
+}
+
+// end makes g, which nothing is added to any more, durable as it is: with no byte in
+// its file that is not held.
+func (s *spool) end(g pg.Segment) error {
+	if err := s.sync(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.path(g), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = errors.Join(f.Truncate(s.held(g)), f.Sync(), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	return nil
+}
+
 func (s *spool) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,35 +310,21 @@ func (s *spool) close() error {
 	return err
 }
 
-const historySuffix = ".history"
-
 // putHistory keeps a history file until it is shipped; it is durable on return.
 func (s *spool) putHistory(tli pg.TimelineID, content []byte) error {
-	path := filepath.Join(s.dir, fmt.Sprintf("%08X%s", uint32(tli), historySuffix))
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("spool: %w", err)
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err == nil {
-		err = syncDir(s.dir)
-	}
-	if err != nil {
+	if err := atomicfile.Write(s.historyPath(tli), content, 0o600); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
 	return nil
 }
 
+func (s *spool) historyPath(tli pg.TimelineID) string {
+	return filepath.Join(s.dir, pg.HistoryFileName(tli))
+}
+
 // history reads a history file that putHistory kept; nil if there is none.
 func (s *spool) history(tli pg.TimelineID) ([]byte, error) {
-	b, err := os.ReadFile(filepath.Join(s.dir, fmt.Sprintf("%08X%s", uint32(tli), historySuffix)))
+	b, err := os.ReadFile(s.historyPath(tli))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -290,35 +334,6 @@ func (s *spool) history(tli pg.TimelineID) ([]byte, error) {
 	return b, nil
 }
 
-// histories lists the timelines whose history files are kept.
-func (s *spool) histories() ([]pg.TimelineID, error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, fmt.Errorf("spool: %w", err)
-	}
-	var out []pg.TimelineID
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), historySuffix)
-		var tli uint32
-		if !ok {
-			continue
-		}
-		if _, err := fmt.Sscanf(name, "%08X", &tli); err == nil && tli > 0 {
-			out = append(out, pg.TimelineID(tli))
-		}
-	}
-	slices.Sort(out)
-	return out, nil
-}
-
 func compareSegments(a, b pg.Segment) int {
-	switch {
-	case a.Timeline != b.Timeline:
-		return int(int64(a.Timeline) - int64(b.Timeline))
-	case a.Number < b.Number:
-		return -1
-	case a.Number > b.Number:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.Number, b.Number))
 }
