@@ -149,7 +149,7 @@ func (o *addonEnable) enableS3(ctx context.Context, a *app, settings []setting) 
 	if fresh {
 		err = s.Create(ctx, r)
 	} else {
-		err = s.Update(ctx, r)
+		err = store.UpdateSpec(ctx, s, r)
 	}
 	if err != nil {
 		return err

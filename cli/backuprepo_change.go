@@ -93,7 +93,7 @@ func newRepoUpdateCommand(a *app) *cobra.Command {
 			if s, err = a.ready(ctx); err != nil {
 				return err
 			}
-			if err := s.Update(ctx, r); err != nil {
+			if err := store.UpdateSpec(ctx, s, r); err != nil {
 				return err
 			}
 			if err := a.tried(ctx, r, o.timeout); err != nil {

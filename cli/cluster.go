@@ -26,6 +26,7 @@ func newClusterCommand(a *app) *cobra.Command {
 		newBackupCommand(a),
 		newListBackupCommand(a),
 		newDescribeBackupCommand(a),
+		newVerifyBackupCommand(a),
 		newDeleteBackupCommand(a),
 		newRestoreCommand(a),
 

@@ -79,7 +79,7 @@ func newProblem(code int, format string, args ...any) *problem {
 	return &problem{code: code, words: fmt.Sprintf(format, args...)}
 }
 
-func usage(format string, args ...any) *problem { return newProblem(exitUsage, format, args...) }
+func usage(format string, args ...any) *problem   { return newProblem(exitUsage, format, args...) }
 func missing(format string, args ...any) *problem { return newProblem(exitNotFound, format, args...) }
 
 func conflict(format string, args ...any) *problem { return newProblem(exitConflict, format, args...) }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -232,10 +233,11 @@ func (a *app) storeEdit(ctx context.Context, p *v1alpha1.BackupPolicy, text []by
 		return false, err
 	}
 	edited.ResourceVersion, edited.UID = p.ResourceVersion, p.UID
-	if err := s.Update(ctx, edited); err != nil {
+	edited.Generation = p.Generation
+	if err := store.UpdateSpec(ctx, s, edited); err != nil {
 		return false, err
 	}
-	return edited.ResourceVersion != p.ResourceVersion, nil
+	return edited.Generation != p.Generation || !maps.Equal(edited.Labels, p.Labels), nil
 }
 
 // rejected lists what is wrong with the text itself; nil for any other error.

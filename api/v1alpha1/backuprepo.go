@@ -125,7 +125,8 @@ type BackupRepoStatus struct {
 	Phase              BackupRepoPhase `json:"phase,omitempty"`
 	Message            string          `json:"message,omitempty"`
 	ObservedGeneration int64           `json:"observedGeneration,omitempty"`
-	// Backups is how many there are, TotalSize the bytes of everything, WAL too.
+	// Backups is how many there are, TotalSize the bytes that they take. WAL is
+	// not counted.
 	Backups   int64 `json:"backups"`
 	TotalSize int64 `json:"totalSize"`
 }

@@ -21,17 +21,19 @@ import (
 
 // positionFile remembers in the spool how far segments were shipped, so that a
 // start need not list the whole archive. It is a hint: it is believed for the
-// lineage it names, and only if the segment before it is there.
+// lineage it names, and only if the segment before it is there. Where an archive
+// begins it is all that is known until the first tail is put.
 const positionFile = "position.json"
 
 type positionDoc struct {
 	Lineage  string        `json:"lineage"`
 	Timeline pg.TimelineID `json:"timeline"`
 	LSN      pg.LSN        `json:"lsn"`
+	First    bool          `json:"first,omitempty"` // the archive begins here
 }
 
-func (a *Archiver) savePosition(at place) error {
-	b, err := json.Marshal(positionDoc{a.cfg.Lineage.Info().ID, at.tli, at.lsn})
+func (a *Archiver) savePosition(at place, first bool) error {
+	b, err := json.Marshal(positionDoc{a.cfg.Lineage.Info().ID, at.tli, at.lsn, first})
 	if err != nil {
 		return err
 	}
@@ -226,6 +228,9 @@ func (a *Archiver) remembered(ctx context.Context) (place, error) {
 		return place{}, nil // torn by a power cut, or another lineage's
 	}
 	at := place{doc.Timeline, doc.LSN}
+	if doc.First {
+		return at, nil
+	}
 	ok, err := a.cfg.Lineage.HasSegment(ctx, pg.Segment{Timeline: at.tli, Number: a.size.Number(at.lsn) - 1})
 	if err != nil || ok {
 		return at, err

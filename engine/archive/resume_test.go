@@ -55,7 +55,14 @@ func (s *stock) gap(tli pg.TimelineID, from pg.LSN, to pg.TimelineID, end pg.LSN
 
 func (s *stock) position(tli pg.TimelineID, lsn pg.LSN) {
 	s.t.Helper()
-	if err := s.a.savePosition(place{tli, lsn}); err != nil {
+	if err := s.a.savePosition(place{tli, lsn}, false); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stock) begin(tli pg.TimelineID, lsn pg.LSN) {
+	s.t.Helper()
+	if err := s.a.savePosition(place{tli, lsn}, true); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -69,6 +76,9 @@ func TestEnd(t *testing.T) {
 		want place
 	}{
 		{"nothing", func(*stock) {}, place{}},
+		{"only begun", func(s *stock) { s.begin(1, mb.Start(4)) }, at(1, 4, 0)},
+		{"begun", func(s *stock) { s.begin(1, mb.Start(4)); s.segment(seg(1, 4)); s.tail(seg(1, 5), 0, 9) }, at(1, 5, 9)},
+		{"begun, put out of order", func(s *stock) { s.begin(1, mb.Start(4)); s.segment(seg(1, 5)) }, at(1, 4, 0)},
 		{"a tail alone", func(s *stock) { s.tail(seg(1, 5), 0, 100) }, at(1, 5, 100)},
 		{"a tail with a hole", func(s *stock) { s.tail(seg(1, 5), 0, 100); s.tail(seg(1, 5), 200, 300) }, at(1, 5, 100)},
 		{"segments", func(s *stock) { s.segment(seg(1, 5)); s.segment(seg(1, 6)) }, at(1, 7, 0)},
@@ -157,29 +167,39 @@ func TestWalk(t *testing.T) {
 		{"less than the repository", files{seg(1, 5): 5}, nil, at(1, 5, 9), at(1, 5, 9), files{seg(1, 5): 5}},
 		{"with a hole", files{seg(1, 5): 50, seg(1, 7): 50}, nil, at(1, 5, 9), at(1, 5, 50), files{seg(1, 5): 50}},
 		{
-			"over a switch", files{seg(1, 5): 50, seg(2, 5): full, seg(2, 6): 3},
+			"over a switch",
+			files{seg(1, 5): 50, seg(2, 5): full, seg(2, 6): 3},
 			map[place]jump{at(1, 5, 50): {to: 2, lsn: mb.Start(5)}},
-			at(1, 5, 9), at(2, 6, 3), files{seg(1, 5): 50, seg(2, 5): full, seg(2, 6): 3},
+			at(1, 5, 9), at(2, 6, 3),
+			files{seg(1, 5): 50, seg(2, 5): full, seg(2, 6): 3},
 		},
 		{
-			"over a gap and a switch", files{seg(1, 5): 50, seg(1, 9): 60, seg(2, 9): 70},
+			"over a gap and a switch",
+			files{seg(1, 5): 50, seg(1, 9): 60, seg(2, 9): 70},
 			map[place]jump{at(1, 5, 50): {to: 1, lsn: mb.Start(9)}, at(1, 9, 60): {to: 2, lsn: mb.Start(9)}},
-			at(1, 5, 50), at(2, 9, 70), files{seg(1, 5): 50, seg(1, 9): 60, seg(2, 9): 70},
+			at(1, 5, 50), at(2, 9, 70),
+			files{seg(1, 5): 50, seg(1, 9): 60, seg(2, 9): 70},
 		},
 		{
-			"to an earlier timeline", files{seg(2, 9): 50, seg(1, 4): full, seg(1, 5): 7},
+			"to an earlier timeline",
+			files{seg(2, 9): 50, seg(1, 4): full, seg(1, 5): 7},
 			map[place]jump{at(2, 9, 50): {to: 1, lsn: mb.Start(4)}},
-			at(2, 9, 50), at(1, 5, 7), files{seg(2, 9): 50, seg(1, 4): full, seg(1, 5): 7},
+			at(2, 9, 50), at(1, 5, 7),
+			files{seg(2, 9): 50, seg(1, 4): full, seg(1, 5): 7},
 		},
 		{
-			"given up", files{seg(1, 5): full, seg(1, 6): full, seg(1, 8): 8},
+			"given up",
+			files{seg(1, 5): full, seg(1, 6): full, seg(1, 8): 8},
 			map[place]jump{at(1, 6, 0): {to: 1, lsn: mb.Start(8)}},
-			at(1, 5, 0), at(1, 8, 8), files{seg(1, 5): full, seg(1, 8): 8},
+			at(1, 5, 0), at(1, 8, 8),
+			files{seg(1, 5): full, seg(1, 8): 8},
 		},
 		{
-			"a jump that was made", files{seg(2, 5): 50},
+			"a jump that was made",
+			files{seg(2, 5): 50},
 			map[place]jump{at(1, 5, 50): {to: 2, lsn: mb.Start(5)}},
-			at(2, 5, 0), at(2, 5, 50), files{seg(2, 5): 50},
+			at(2, 5, 0), at(2, 5, 50),
+			files{seg(2, 5): 50},
 		},
 	}
 	for _, tt := range tests {

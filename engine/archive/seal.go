@@ -47,8 +47,8 @@ func (p *shipper) seal(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	u := upload{seg: s.seg, frames: frames, sum: s.sum.Sum64(), tails: p.first || s.tailed > p.a.size.Start(s.seg.Number)}
-	p.first = false
+	u := upload{seg: s.seg, frames: frames, sum: s.sum.Sum64(), tails: p.old[s.seg] || s.tailed > p.a.size.Start(s.seg.Number)}
+	delete(p.old, s.seg)
 	u.index, u.lastCommit = p.scan.finish()
 	before, done := p.last, make(chan error, 1)
 	p.last = done
@@ -123,7 +123,7 @@ func (a *Archiver) put(ctx context.Context, u upload) error {
 
 // forget removes from the spool what the repository holds.
 func (a *Archiver) forget(g pg.Segment, end place) error {
-	if err := a.savePosition(end); err != nil {
+	if err := a.savePosition(end, false); err != nil {
 		return err
 	}
 	if err := a.spool.remove(g); err != nil {

@@ -137,7 +137,12 @@ func (a *Archiver) first(ctx context.Context, conn *replication.Conn, at *place)
 			return err
 		}
 	}
-	*at = place{id.Timeline, a.size.Floor(id.Flush)}
+	begin := place{id.Timeline, a.size.Floor(id.Flush)}
+	// durable before anybody is told that all WAL from here on is kept
+	if err := a.savePosition(begin, true); err != nil {
+		return err
+	}
+	*at = begin
 	a.update(func(st *Status) { st.RepositoryTimeline, st.Repository = at.tli, at.lsn })
 	return nil
 }

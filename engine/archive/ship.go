@@ -38,7 +38,7 @@ type shipper struct {
 	a         *Archiver
 	at        place // the next byte to ship
 	s         *shipment
-	first     bool // an earlier run may have put tails of this segment
+	old       map[pg.Segment]bool // spooled by an earlier run, which may have put tails of them
 	scan      *scan
 	buf       []byte
 	due       *time.Timer            // fires when a tail may be put
@@ -57,7 +57,7 @@ type shipper struct {
 func (a *Archiver) ship(ctx context.Context) error {
 	upctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p := &shipper{
-		a: a, first: true, scan: newScan(a), buf: make([]byte, chunk),
+		a: a, old: map[pg.Segment]bool{}, scan: newScan(a), buf: make([]byte, chunk),
 		due: time.NewTimer(a.cfg.TailInterval), histories: map[pg.TimelineID]bool{},
 		upctx: upctx, gate: make(chan struct{}, uploads), err: make(chan error, 1),
 	}
@@ -71,6 +71,9 @@ func (a *Archiver) ship(ctx context.Context) error {
 	a.mu.Lock()
 	p.at = place{a.st.RepositoryTimeline, a.st.Repository}
 	a.mu.Unlock()
+	for _, g := range a.spool.segments() {
+		p.old[g] = true
+	}
 	err := a.retry(ctx, "delete old tails", a.sweep)
 	if err == nil {
 		err = p.run(ctx)
@@ -355,7 +358,7 @@ func (p *shipper) leave(end place, j jump) (longer *jump, err error) {
 	}
 	to := place{j.to, j.lsn}
 	// the position first: without the jump nothing else leads there
-	if err := a.savePosition(to); err != nil {
+	if err := a.savePosition(to, false); err != nil {
 		return nil, err
 	}
 	jumps := maps.Clone(a.jumps)

@@ -298,8 +298,10 @@ func TestTailsThatDisagree(t *testing.T) {
 	wantDamage(t, "another overlap", l.tailKey(Tail{Segment: g, From: start + 4000, To: start + 9000}), err)
 
 	for _, bad := range []Tail{
-		{Segment: g, From: start, To: start}, {Segment: g, From: start + 1, To: start},
-		{Segment: g, From: start - 1, To: start + 1}, {Segment: g, From: start, To: start + pg.LSN(testSegment) + 1},
+		{Segment: g, From: start, To: start},
+		{Segment: g, From: start + 1, To: start},
+		{Segment: g, From: start - 1, To: start + 1},
+		{Segment: g, From: start, To: start + pg.LSN(testSegment) + 1},
 	} {
 		if err := l.PutTail(t.Context(), bad, nil, 0); err == nil {
 			t.Errorf("%+v was put", bad)

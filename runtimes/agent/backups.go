@@ -75,6 +75,11 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	if err != nil {
 		return nil, err
 	}
+	// an agent that died after the manifest was written, and before it could say so
+	m, err := lineage.Manifest(ctx, b.Name)
+	if err == nil || !errors.Is(err, blob.ErrNotExist) {
+		return m, err
+	}
 	// the archive must have begun before the backup does, or its first WAL is missing
 	if err := waitStreaming(ctx, arch); err != nil {
 		return nil, err

@@ -51,6 +51,7 @@ type Protector struct {
 	arch     *archiving
 	job      *job
 	last     lastStatus
+	expiry   expiry
 
 	mu  sync.Mutex
 	cat *catalog.Catalog
@@ -124,9 +125,15 @@ func (p *Protector) reconcile(ctx context.Context) error {
 	if err := p.acceptPolicy(ctx); err != nil {
 		return err
 	}
+	busy := p.job != nil
 	if err := p.reapJob(ctx); err != nil {
 		return err
 	}
+	if busy && p.job == nil {
+		p.expiry.looked = time.Time{}
+	}
+	// neither keeps WAL from being archived
+	scheduled := p.runSchedule(ctx)
 	next, err := p.nextBackup(ctx)
 	if err != nil {
 		return err
@@ -144,7 +151,7 @@ func (p *Protector) reconcile(ctx context.Context) error {
 			}
 		}
 		p.report(ctx, nil)
-		return nil
+		return errors.Join(scheduled, p.expire(ctx))
 	}
 	if err := p.openLineage(ctx); err != nil {
 		return err
@@ -156,7 +163,7 @@ func (p *Protector) reconcile(ctx context.Context) error {
 		p.startJob(ctx, next)
 	}
 	p.report(ctx, nil)
-	return nil
+	return errors.Join(scheduled, p.expire(ctx))
 }
 
 // defaultPolicy is the one that speaks for the cluster; nil if there is none.
@@ -177,11 +184,15 @@ func (p *Protector) defaultPolicy(ctx context.Context) (*v1alpha1.BackupPolicy, 
 // acceptPolicy says in the policy's status that it is acted upon.
 func (p *Protector) acceptPolicy(ctx context.Context) error {
 	o := p.policy
-	if o == nil || o.Status.Phase == v1alpha1.PolicyAvailable && o.Status.ObservedGeneration == o.Generation {
+	if o == nil {
+		return nil
+	}
+	message := unsupported(o.Spec.Schedule)
+	if o.Status.Phase == v1alpha1.PolicyAvailable && o.Status.ObservedGeneration == o.Generation && o.Status.Message == message {
 		return nil
 	}
 	_, err := store.MutateStatus(ctx, p.cfg.Objects, o.Namespace, o.Name, func(o *v1alpha1.BackupPolicy) error {
-		o.Status.Phase, o.Status.Message, o.Status.ObservedGeneration = v1alpha1.PolicyAvailable, "", o.Generation
+		o.Status.Phase, o.Status.Message, o.Status.ObservedGeneration = v1alpha1.PolicyAvailable, message, o.Generation
 		return nil
 	})
 	return err

@@ -135,30 +135,54 @@ func (r *Runtime) look(ctx context.Context) error {
 	}
 }
 
-// seeToRepos opens each repository whose object is new or changed, and says how it
-// stands.
+// seeToRepos opens each repository whose object is new or changed, or that this agent
+// has not opened yet, brings back the backups that it holds, and says how it stands.
 func (r *Runtime) seeToRepos(ctx context.Context) error {
 	all, err := store.List[*v1alpha1.BackupRepo](ctx, r.objects, "", nil)
 	errs := []error{err}
 	for _, o := range all {
-		if o.Status.ObservedGeneration == o.Generation && o.Status.Phase == v1alpha1.RepoReady {
-			continue
+		phase, message := o.Status.Phase, o.Status.Message
+		if r.attached[o.UID] != o.Generation || phase != v1alpha1.RepoReady {
+			phase, message = r.attach(ctx, o)
 		}
-		phase, message := v1alpha1.RepoReady, ""
-		if _, _, err := r.repos.named(ctx, o.Name); err != nil {
-			phase, message = v1alpha1.RepoFailed, err.Error()
-		}
-		if o.Status.Phase == phase && o.Status.Message == message && o.Status.ObservedGeneration == o.Generation {
-			continue
-		}
-		generation := o.Generation
-		_, err := store.MutateStatus(ctx, r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
-			o.Status.Phase, o.Status.Message, o.Status.ObservedGeneration = phase, message, generation
-			return nil
-		})
-		errs = append(errs, err)
+		errs = append(errs, r.noteRepo(ctx, o, phase, message))
 	}
 	return errors.Join(errs...)
+}
+
+// attach opens a repository, and brings back the backups that it holds.
+func (r *Runtime) attach(ctx context.Context, o *v1alpha1.BackupRepo) (v1alpha1.BackupRepoPhase, string) {
+	repo, _, err := r.repos.named(ctx, o.Name)
+	if err != nil {
+		return v1alpha1.RepoFailed, err.Error()
+	}
+	message, err := r.reattach(ctx, o.Name, repo)
+	if err != nil {
+		return v1alpha1.RepoFailed, err.Error()
+	}
+	r.attached[o.UID] = o.Generation
+	return v1alpha1.RepoReady, message
+}
+
+// noteRepo writes a repository's status, if it changed.
+func (r *Runtime) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1alpha1.BackupRepoPhase, message string) error {
+	known, err := r.knownBackups(ctx)
+	if err != nil {
+		return err
+	}
+	want := v1alpha1.BackupRepoStatus{Phase: phase, Message: message, ObservedGeneration: o.Generation}
+	want.Backups, want.TotalSize = contents(known, o.Name)
+	if o.Status == want {
+		return nil
+	}
+	_, err = store.MutateStatus(ctx, r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
+		o.Status = want
+		return nil
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // seeToDeletedBackups removes the bytes of Backups that were deleted, and then lets

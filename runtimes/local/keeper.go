@@ -260,7 +260,7 @@ func (k *keeper) halt(ctx context.Context, s *server) error {
 
 func (k *keeper) startProtector(ctx context.Context, c *v1alpha1.Cluster, s *server) {
 	p := agent.New(agent.Config{
-		Objects: k.r.objects, Namespace: k.namespace, Cluster: k.name,
+		Objects: wishes{k.r.objects}, Namespace: k.namespace, Cluster: k.name,
 		Conninfo:      conninfo(c.Status.SocketDirectory, c.Status.Port, "postgres"),
 		DataDirectory: s.data, Spool: filepath.Join(s.dir, "spool"),
 		OpenRepo: k.r.repos.named, Workers: runtime.NumCPU(),

@@ -37,8 +37,9 @@ func TestMain(m *testing.M) {
 // machine is a state directory with an agent inside the test.
 type machine struct {
 	*Runtime
-	stop context.CancelFunc
-	done chan error
+	stop    context.CancelFunc
+	done    chan error
+	clockOf func() time.Time // of the agent; nil is time.Now
 }
 
 type logTo struct{ t *testing.T }
@@ -70,7 +71,11 @@ func newMachine(t *testing.T) *machine {
 
 func (m *machine) open(t *testing.T, dir string) {
 	t.Helper()
-	rt, err := Open(t.Context(), Options{StateDir: dir, Clock: time.Now, Log: slog.New(slog.NewTextHandler(logTo{t}, nil))})
+	clock := m.clockOf
+	if clock == nil {
+		clock = time.Now
+	}
+	rt, err := Open(t.Context(), Options{StateDir: dir, Clock: clock, Log: slog.New(slog.NewTextHandler(logTo{t}, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

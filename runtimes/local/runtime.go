@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
@@ -45,6 +46,10 @@ type Runtime struct {
 	repos   *repos
 	clock   func() time.Time
 	log     *slog.Logger
+
+	// attached is the generation of each BackupRepo whose backups have objects. Only
+	// the agent's own goroutine touches it.
+	attached map[types.UID]int64
 }
 
 var _ runtimes.Runtime = (*Runtime)(nil)
@@ -68,7 +73,7 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	return &Runtime{
-		layout: l, objects: objects, clock: o.Clock, log: o.Log,
+		layout: l, objects: objects, clock: o.Clock, log: o.Log, attached: map[types.UID]int64{},
 		repos: &repos{objects: objects, clock: o.Clock, log: o.Log},
 	}, nil
 }
@@ -332,7 +337,11 @@ func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Targe
 // willReach tells whether a target lies in the few seconds that an archive is behind
 // its server's clock.
 func (r *Runtime) willReach(ctx context.Context, src runtimes.Source, c *v1alpha1.Cluster, t catalog.Target, ws []catalog.Window) bool {
-	if c == nil || c.Status.Archive == nil || c.Status.Archive.State != v1alpha1.ArchiveStreaming || t.Time.IsZero() || len(ws) == 0 {
+	if c == nil || c.Status.Archive == nil || t.Time.IsZero() || len(ws) == 0 {
+		return false
+	}
+	// an agent that has just begun connects before it streams
+	if s := c.Status.Archive.State; s != v1alpha1.ArchiveStreaming && s != v1alpha1.ArchiveConnecting {
 		return false
 	}
 	if !t.Time.After(ws[len(ws)-1].To) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -73,4 +74,35 @@ func retry[T v1alpha1.Object](ctx context.Context, s Store, namespace, name stri
 		case <-timer.C:
 		}
 	}
+}
+
+// UpdateSpec is Update for an object that a person changed: that others wrote its
+// status or added annotations meanwhile is no conflict, that they changed its spec
+// is. o becomes what is stored.
+func UpdateSpec[T v1alpha1.Object](ctx context.Context, s Store, o T) error {
+	err := s.Update(ctx, o)
+	if !apierrors.IsConflict(err) {
+		return err
+	}
+	stored, err := Mutate(ctx, s, o.GetNamespace(), o.GetName(), func(now T) error {
+		if now.GetGeneration() != o.GetGeneration() || now.GetUID() != o.GetUID() {
+			return Stale(v1alpha1.KindOf(o), o.GetName())
+		}
+		reflect.ValueOf(v1alpha1.SpecOf(now)).Elem().Set(reflect.ValueOf(v1alpha1.SpecOf(o)).Elem())
+		now.SetLabels(o.GetLabels())
+		notes := now.GetAnnotations()
+		for k, v := range o.GetAnnotations() {
+			if notes == nil {
+				notes = map[string]string{}
+			}
+			notes[k] = v
+		}
+		now.SetAnnotations(notes)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	v1alpha1.Assign(o, stored)
+	return nil
 }

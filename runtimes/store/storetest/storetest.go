@@ -39,6 +39,7 @@ func Run(t *testing.T, newStore func(t *testing.T) store.Store) {
 		{"update refuses", updateRefuses},
 		{"status", status},
 		{"conflict", conflict},
+		{"update of the spec", updateSpec},
 		{"nothing changed", nothingChanged},
 		{"finalizers", finalizers},
 		{"preconditions", preconditions},
@@ -259,6 +260,22 @@ func status(t *testing.T, s store.Store) {
 	}
 	if !got.Status.Archive.ProvenTime.Equal(proven.Time) {
 		t.Errorf("proven at %v", got.Status.Archive.ProvenTime)
+	}
+}
+
+func updateSpec(t *testing.T, s store.Store) {
+	create(t, s, cluster("my-pg"))
+	one, two, three := get(t, s, "my-pg"), get(t, s, "my-pg"), get(t, s, "my-pg")
+	one.Status.Phase = v1alpha1.ClusterRunning
+	must(t, s.UpdateStatus(t.Context(), one))
+	two.Spec.Replicas = 2
+	must(t, store.UpdateSpec(t.Context(), s, two))
+	if got := get(t, s, "my-pg"); got.Spec.Replicas != 2 || got.Status.Phase != v1alpha1.ClusterRunning || two.ResourceVersion != got.ResourceVersion {
+		t.Errorf("after an update of the spec: %+v", got)
+	}
+	three.Spec.Replicas = 3
+	if err := store.UpdateSpec(t.Context(), s, three); !apierrors.IsConflict(err) {
+		t.Errorf("over another's change: %v", err)
 	}
 }
 

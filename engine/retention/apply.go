@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package retention
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
+)
+
+// Load reads what Plan must know of a lineage. Whatever cannot be read, a damaged
+// manifest or a store that does not answer, is an error that comes with nothing: what
+// is not seen might be what serves the promise. The caller sets Keep.
+func Load(ctx context.Context, l *repository.Lineage, now time.Time, ttl time.Duration) (Input, error) {
+	in := Input{Now: now, TTL: ttl, SegmentSize: l.Info().SegmentSize, Tails: map[pg.Segment]pg.LSN{}}
+	// WAL first: that of a backup which ends meanwhile is missed, and then it is
+	// no base yet, rather than a base without WAL
+	tails, err := l.Tails(ctx, nil)
+	if err != nil {
+		return Input{}, err
+	}
+	for i := 0; i < len(tails); {
+		g, j := tails[i].Segment, i
+		for j < len(tails) && tails[j].Segment == g {
+			j++
+		}
+		_, in.Tails[g] = repository.Chain(tails[i:j], in.SegmentSize.Start(g.Number))
+		i = j
+	}
+	for g, err := range l.Segments(ctx, pg.Segment{}) {
+		if err != nil {
+			return Input{}, err
+		}
+		in.WAL = grow(in.WAL, g.Segment)
+	}
+	for g, err := range l.Indexed(ctx, pg.Segment{}) {
+		if err != nil {
+			return Input{}, err
+		}
+		in.Indexed = grow(in.Indexed, g.Segment)
+	}
+	cat, err := catalog.Load(ctx, l)
+	if err != nil {
+		return Input{}, err
+	}
+	for _, m := range cat.Backups() {
+		in.Backups = append(in.Backups, Backup{m.Name, m.Manual, m.Timeline, m.StartLSN, m.StopLSN, m.StopTime})
+	}
+	return in, in.loadPaths(ctx, cat)
+}
+
+func grow(rs []Run, g pg.Segment) []Run {
+	if n := len(rs); n > 0 && rs[n-1].Timeline == g.Timeline && rs[n-1].To == g.Number {
+		rs[n-1].To++
+		return rs
+	}
+	return append(rs, Run{g.Timeline, g.Number, g.Number + 1})
+}
+
+// loadPaths finds the ways through the timelines and when those that were left end.
+func (in *Input) loadPaths(ctx context.Context, cat *catalog.Catalog) error {
+	var all []pg.TimelineID
+	for _, r := range slices.Concat(in.WAL, in.Indexed) {
+		all = append(all, r.Timeline)
+	}
+	for g := range in.Tails {
+		all = append(all, g.Timeline)
+	}
+	newest := pg.TimelineID(0)
+	if len(all) > 0 {
+		newest = slices.Max(all)
+	}
+	histories, err := cat.Lineage().Histories(ctx)
+	if err != nil {
+		return err
+	}
+	all = append(all, histories...)
+	for _, b := range in.Backups {
+		all = append(all, b.Timeline)
+	}
+	slices.Sort(all)
+	for _, tli := range slices.Compact(all) {
+		p := Path{History: pg.History{Timeline: tli}}
+		known, err := cat.Path(tli)
+		switch {
+		case err == nil:
+			p.History = known.History
+		case slices.Contains(histories, tli):
+			return err
+		}
+		// a host that cannot read its archive does not know the last commit
+		if err == nil && tli < newest && cat.Lineage().Repository().Readable() {
+			windows, err := cat.Windows(ctx, tli)
+			if err != nil {
+				return fmt.Errorf("end of timeline %s: %w", tli, err)
+			}
+			p.Ended = true
+			for _, w := range windows {
+				if w.To.After(p.End) {
+					p.End = w.To
+				}
+			}
+		}
+		in.Paths = append(in.Paths, p)
+	}
+	return nil
+}
+
+// Apply deletes what is on the list: the backups, then the WAL, oldest first. Packs that
+// other backups use stay. Interrupted anywhere, or run again, it leaves nothing
+// broken; a list that is older than the newest change of the lineage must not be applied.
+func Apply(ctx context.Context, l *repository.Lineage, list List) error {
+	if len(list.Backups) > 0 {
+		if err := applyBackups(ctx, l, list.Backups); err != nil {
+			return err
+		}
+	}
+	if len(list.WAL) == 0 {
+		return nil
+	}
+	tails, err := l.Tails(ctx, nil)
+	if err != nil {
+		return err
+	}
+	tailed := map[pg.Segment]bool{}
+	for _, t := range tails {
+		tailed[t.Segment] = true
+	}
+	for _, r := range list.WAL {
+		for n := r.From; n < r.To; n++ {
+			g := pg.Segment{Timeline: r.Timeline, Number: n}
+			err := ctx.Err()
+			if err == nil && tailed[g] {
+				err = l.DeleteTails(ctx, g)
+			}
+			if err == nil {
+				err = l.DeleteSegment(ctx, g)
+			}
+			if err != nil {
+				return fmt.Errorf("expire WAL segment %s: %w", l.Info().SegmentSize.Name(g), err)
+			}
+		}
+	}
+	return nil
+}
+
+func applyBackups(ctx context.Context, l *repository.Lineage, names []string) error {
+	for _, name := range names {
+		all, err := l.Manifests(ctx)
+		if err != nil {
+			return err // one that cannot be read may use any pack
+		}
+		used := map[uint32]bool{}
+		for _, m := range all {
+			for _, n := range m.Uses[name] {
+				used[n] = true
+			}
+		}
+		if err := l.DeleteBackup(ctx, name, func(n uint32) bool { return used[n] }); err != nil {
+			return fmt.Errorf("expire %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package retention says what of a lineage may go, and lets it go.
+//
+//	repository ──Load──▶ Input ──Plan──▶ List ──Apply──▶ repository
+//	                      pure values, no clock
+//
+// The promise: every moment of the last TTL that can be gone back to stays so, on
+// every path of timelines. A path is served by its base: the newest whole backup that
+// had ended when the promised time began, together with all WAL of the path from
+// its start. What lies before the base goes, but for manual backups and the WAL from
+// their start to their stop.
+//
+// Where something is not known, it is kept: a path of which it is not known that it
+// ended before the promised time is served like any other, a path without a base
+// keeps all its WAL, and the newest backup never goes. Clocks may have been set back:
+// a backup is a base only if no backup before it on its path ended within the
+// promised time.
+//
+// A List holds in every prefix: each single deletion leaves the promise whole, so that
+// Apply may be interrupted anywhere, and a new Plan goes on where it stopped.
+package retention
