@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
 )
@@ -100,13 +102,29 @@ func (p *shipper) upload(u upload, before, done chan error) error {
 	}
 	done <- err
 	close(done)
-	if err != nil || !u.tails {
-		return err
+	if err == nil && u.tails {
+		a.tidy(ctx, func(ctx context.Context) error { return a.cfg.Lineage.DeleteTails(ctx, u.seg) })
 	}
-	// nobody waits for this, and if it is not done the next start does it
-	return a.retry(ctx, "delete tails", func(ctx context.Context) error {
-		return a.cfg.Lineage.DeleteTails(ctx, u.seg)
-	})
+	return err
+}
+
+// tidy runs fn, which deletes what is superfluous. Archiving does not depend on it:
+// there are stores that let nobody delete. The next start tries again.
+func (a *Archiver) tidy(ctx context.Context, fn func(context.Context) error) {
+	var err error
+	for _, pause := range []time.Duration{0, 100 * time.Millisecond, time.Second} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		if err = fn(ctx); err == nil || errors.Is(err, blob.ErrDenied) {
+			break
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		a.cfg.Log.Warn("tails that are in whole segments now cannot be deleted; they do no harm", "error", err)
+	}
 }
 
 func (a *Archiver) put(ctx context.Context, u upload) error {

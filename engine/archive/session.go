@@ -77,7 +77,7 @@ func (a *Archiver) most() int64 {
 
 // session is one connection: it ends with an error, or with ctx.
 func (a *Archiver) session(ctx context.Context, at *place) error {
-	conn, err := replication.Connect(ctx, a.cfg.Conninfo)
+	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (a *Archiver) refused(ctx context.Context, at *place, id replication.Identi
 }
 
 func (a *Archiver) again(ctx context.Context, fn func(*replication.Conn) error) error {
-	conn, err := replication.Connect(ctx, a.cfg.Conninfo)
+	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -178,9 +178,20 @@ func (a *Archiver) again(ctx context.Context, fn func(*replication.Conn) error) 
 	return fn(conn)
 }
 
+// answer is how long a server may take to let us in, or to answer a question.
+const answer = 20 * time.Second
+
+func (a *Archiver) connect(ctx context.Context) (*replication.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
+	return replication.Connect(ctx, a.cfg.Conninfo)
+}
+
 // standby tells whether the server is one. Its clock proves nothing: what the
 // primary acknowledged may not have come to it yet.
 func (a *Archiver) standby(ctx context.Context, conn *replication.Conn) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
 	setting := "in_hot_standby"
 	if conn.ServerVersion().Major() < 14 {
 		setting = "transaction_read_only" // at least all standbys are
@@ -191,6 +202,8 @@ func (a *Archiver) standby(ctx context.Context, conn *replication.Conn) (bool, e
 
 // identify asks who the server is, and refuses another than the lineage's.
 func (a *Archiver) identify(ctx context.Context, conn *replication.Conn) (replication.Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
 	id, err := conn.IdentifySystem(ctx)
 	if err != nil {
 		return id, err
@@ -237,6 +250,8 @@ func (a *Archiver) makeSlot(ctx context.Context, conn *replication.Conn) error {
 // start asks for WAL from at. A slot that is gone or was invalidated is made anew:
 // whether WAL was lost with it shows in whether the server still has at.
 func (a *Archiver) start(ctx context.Context, conn *replication.Conn, at place) (*replication.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
 	o := replication.StartOptions{Slot: a.cfg.Slot, Timeline: at.tli, LSN: a.size.Floor(at.lsn)}
 	stream, err := conn.Start(ctx, o)
 	switch {

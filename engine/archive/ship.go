@@ -74,10 +74,8 @@ func (a *Archiver) ship(ctx context.Context) error {
 	for _, g := range a.spool.segments() {
 		p.old[g] = true
 	}
-	err := a.retry(ctx, "delete old tails", a.sweep)
-	if err == nil {
-		err = p.run(ctx)
-	}
+	a.tidy(ctx, a.sweep)
+	err := p.run(ctx)
 	if ctx.Err() == nil {
 		return err
 	}
@@ -396,8 +394,15 @@ func (p *shipper) finish(ctx context.Context) error {
 	if err := p.tail(ctx); err != nil {
 		return err
 	}
-	if err := p.settle(ctx); err != nil {
-		return err
+	// all uploads, and what they delete
+	for range uploads {
+		select {
+		case p.gate <- struct{}{}:
+		case err := <-p.err:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return p.beat(ctx)
 }

@@ -21,10 +21,10 @@ func TestSync(t *testing.T) {
 	r := newRig(t, s)
 	r.more = func(c *Config) { c.Sync = true }
 	s.Exec(t, ledgerTable)
+	s.Set(t, map[string]string{"synchronous_standby_names": "kbcli_t"})
+	s.Restart(t) // a reload takes its time
 	r.start(t)
 	first := mb.Number(r.caughtUp(t).lsn)
-	s.Set(t, map[string]string{"synchronous_standby_names": "kbcli_t"})
-	s.Reload(t)
 	r.until(t, "streaming", 5*time.Second, func(st Status) bool { return st.State == Streaming })
 	load := beginLoad(t, s, 4, 30)
 	time.Sleep(time.Second)
@@ -51,10 +51,9 @@ func TestSyncStoreAway(t *testing.T) {
 	r := newRig(t, s)
 	r.more = func(c *Config) { c.Sync = true }
 	s.Exec(t, ledgerTable)
-	r.start(t)
-	r.caughtUp(t)
 	s.Set(t, map[string]string{"synchronous_standby_names": "kbcli_t"})
-	s.Reload(t)
+	s.Restart(t) // a reload takes its time
+	r.start(t)
 	s.Exec(t, "insert into ledger (pad) values ('x')")
 	r.store.Set(fault.Rule{Verb: blob.VerbPut, Action: fault.Fail(nil)})
 	c := s.Conn(t, "postgres")
