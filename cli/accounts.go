@@ -87,8 +87,7 @@ func newCreateAccountCommand(a *app) *cobra.Command {
 	var user, password, file string
 	var verifier string
 	chosen := false
-	var cmd *cobra.Command
-	cmd = accountCommand(a, "create-account", "Make an account",
+	cmd := accountCommand(a, "create-account", "Make an account",
 		"  kbcli cluster create-account my-pg --username myuser\n  kbcli cluster create-account my-pg --username myuser --password-file secret.txt",
 		&user, func(ctx context.Context, c *pgx.Conn) error {
 			// A verifier has no character that a literal would have to escape.

@@ -185,7 +185,7 @@ func TestSpoolFullGap(t *testing.T) {
 		}
 	}
 	r.store.Set()
-	end := r.caughtUp(t)
+	r.caughtUp(t)
 	st := r.Status()
 	gaps, err := r.lineage.Gaps(t.Context())
 	if err != nil || len(gaps) == 0 || len(st.Gaps) == 0 {
@@ -199,7 +199,7 @@ func TestSpoolFullGap(t *testing.T) {
 	}
 	s.Exec(t, "insert into ledger (pad) values ('after')")
 	bulk(t, s, 2)
-	end = r.caughtUp(t)
+	end := r.caughtUp(t)
 	r.sameAsServer(t, s, mb.Number(last.To), end)
 	r.halt(t)
 	holes(t, r, gaps)

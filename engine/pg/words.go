@@ -158,8 +158,6 @@ func (f ForkNumber) String() string {
 // Timestamp is PostgreSQL's timestamptz: microseconds since 2000-01-01 00:00 UTC.
 type Timestamp int64
 
-var pgEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-
 const pgEpochUnixMicro = 946684800 * 1_000_000
 
 // Time is the same instant in UTC.

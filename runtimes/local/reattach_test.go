@@ -138,7 +138,7 @@ func TestReattach(t *testing.T) {
 	}
 	m.halt(t)
 	m.open(t, m.state)
-	o = until(t, m, "", "found", func(o *v1alpha1.BackupRepo) bool { return o.Status.Backups == 1 })
+	until(t, m, "", "found", func(o *v1alpha1.BackupRepo) bool { return o.Status.Backups == 1 })
 	m.point(t, "twice", place) // the same place again brings nothing again
 	m.away(t, "b2")
 	if b := m.get(t, "b1"); b.Status.Repo != "found" {

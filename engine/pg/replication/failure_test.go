@@ -106,7 +106,8 @@ func TestServerStopped(t *testing.T) {
 			if err == nil {
 				// The server waits until everything is flushed.
 				if err := stream.Status(replication.Status{Write: at, Flush: at, Apply: at}); err != nil {
-					t.Fatal(err)
+					t.Logf("the server was gone before it could be answered: %v", err)
+					return
 				}
 			}
 		}
