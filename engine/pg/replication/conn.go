@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"reflect"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/internal/conninfo"
@@ -72,6 +74,13 @@ func english(locale string) bool {
 }
 
 func open(ctx context.Context, config *pgconn.Config) (*Conn, error) {
+	// pgconn reads ahead when a write takes its time: what it has read is in this
+	// reader and not in the connection
+	var reader io.Reader
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		reader = r
+		return pgproto3.NewFrontend(r, w)
+	}
 	started, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)
@@ -84,7 +93,7 @@ func open(ctx context.Context, config *pgconn.Config) (*Conn, error) {
 		taken.Conn.Close()
 		return nil, fmt.Errorf("connect for replication: server sent %d bytes too many", n)
 	}
-	c := &Conn{wire: newWire(taken.Conn)}
+	c := &Conn{wire: newWire(taken.Conn, reader)}
 	number, err := c.Show(ctx, "server_version_num")
 	if err == nil {
 		var n int

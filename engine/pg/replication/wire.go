@@ -27,6 +27,7 @@ const (
 // Reading belongs to one goroutine, writing to whoever holds out.
 type wire struct {
 	conn net.Conn
+	in   io.Reader // of conn, and of what was read ahead during the start-up
 	buf  []byte
 	r, w int // buf[r:w] is read and not handed out
 
@@ -38,8 +39,8 @@ type wire struct {
 	epoch   int
 }
 
-func newWire(conn net.Conn) *wire {
-	return &wire{conn: conn, buf: make([]byte, readBuffer)}
+func newWire(conn net.Conn, in io.Reader) *wire {
+	return &wire{conn: conn, in: in, buf: make([]byte, readBuffer)}
 }
 
 // next returns the next message. body holds until the next call. After the
@@ -82,7 +83,7 @@ func (w *wire) fill(ctx context.Context, n int) error {
 		w.r, w.buf = 0, to
 	}
 	for w.w-w.r < n {
-		got, err := w.conn.Read(w.buf[w.w:])
+		got, err := w.in.Read(w.buf[w.w:])
 		w.w += got
 		if err == nil || w.w-w.r >= n {
 			continue

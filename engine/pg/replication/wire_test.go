@@ -79,7 +79,7 @@ func errorFrame(severity, code, message, routine string) []byte {
 }
 
 func streamOf(s *script) *Stream {
-	c := &Conn{wire: newWire(s), busy: true}
+	c := &Conn{wire: newWire(s, s), busy: true}
 	return &Stream{conn: c, asked: StartOptions{Timeline: 1, LSN: 0x100}, next: 0x100}
 }
 
@@ -267,7 +267,8 @@ func FuzzReceive(f *testing.F) {
 				next += pg.LSN(len(d.Bytes))
 			}
 		}
-		c := &Conn{wire: newWire(&script{bytes: sent})}
+		from := &script{bytes: sent}
+		c := &Conn{wire: newWire(from, from)}
 		c.results(t.Context())
 		if row, err := cutRow(sent); err == nil {
 			size := 2
