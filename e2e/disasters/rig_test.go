@@ -171,7 +171,7 @@ func (r *rig) restore(t *testing.T, c *catalog.Catalog, target catalog.Target) *
 	}
 	recovery := restore.Recovery{
 		Into: into, BinDir: r.server.BinDir, Program: program, Args: []string{"wal-await"},
-		Scratch: filepath.Join(dir, "r"), Superuser: "postgres", Clock: time.Now, Log: r.log,
+		Scratch: filepath.Join(dir, "r"), Superuser: "postgres",
 	}
 	if err := p.Fetch(t.Context(), into); err != nil {
 		t.Fatalf("fetch: %v", err)

@@ -455,7 +455,7 @@ func TestBackups(t *testing.T) {
 	if err := s.Delete(ctx, key); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.repo.put(ctx, KindFiles, key, compress(nil, (&Files{}).encode()), 0); err != nil {
+	if err := l.repo.put(ctx, KindFiles, key, Compress(nil, (&Files{}).encode()), 0); err != nil {
 		t.Fatal(err)
 	}
 	m, err := l.Manifest(ctx, "b")

@@ -36,8 +36,6 @@ var (
 // Compress appends raw as one zstd frame to dst.
 func Compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }
 
-func compress(dst, raw []byte) []byte { return Compress(dst, raw) }
-
 // decompress undoes one or more frames that give exactly length bytes.
 func decompress(frames []byte, length int) ([]byte, error) {
 	out, err := decoder().DecodeAll(frames, make([]byte, 0, length))

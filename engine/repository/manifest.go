@@ -93,7 +93,7 @@ func (l *Lineage) PutBackup(ctx context.Context, m *Manifest, f *Files) error {
 	if _, err := parseFiles(raw); err != nil {
 		return fmt.Errorf("backup %s: %w", m.Name, err)
 	}
-	packed := compress(nil, raw)
+	packed := Compress(nil, raw)
 	done := *m
 	done.FilesSum = xxhash.Sum64(raw)
 	done.Stored += int64(len(packed))

@@ -349,7 +349,7 @@ func (l *Lineage) Histories(ctx context.Context) ([]pg.TimelineID, error) {
 // PutIndex stores what a segment's records say; body is walindex's encoding.
 // An index may be made again, so other bytes replace the old.
 func (l *Lineage) PutIndex(ctx context.Context, g pg.Segment, body []byte) error {
-	return l.repo.replace(ctx, KindIndex, l.segmentKey("index", g), compress(nil, body))
+	return l.repo.replace(ctx, KindIndex, l.segmentKey("index", g), Compress(nil, body))
 }
 
 // Index reads what PutIndex stored.

@@ -214,6 +214,5 @@ func (r *rig) place(t *testing.T) (restore.Into, restore.Recovery) {
 	}
 	return into, restore.Recovery{
 		Into: into, BinDir: r.server.BinDir, Program: program, Scratch: filepath.Join(dir, "r"), Superuser: "postgres",
-		Clock: time.Now, Log: logger(t),
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,8 +42,6 @@ type Recovery struct {
 	Scratch   string
 	Superuser string // whose name the restored cluster knows; "postgres"
 	Conf      string // a postgresql.conf to use if the directory has none
-	Clock     func() time.Time
-	Log       *slog.Logger
 	// Replayed, if set, is told how many segments were handed to the server.
 	Replayed func(segments int)
 }

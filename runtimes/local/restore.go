@@ -160,7 +160,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	k.restorePhase(ctx, v1alpha1.RestoreRecovering)
 	reached, err := p.Recover(ctx, restore.Recovery{
 		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch, Superuser: superuser,
-		Conf: "", Clock: k.r.clock, Log: k.r.log, Replayed: func(n int) { fed.Store(int64(n)) },
+		Replayed: func(n int) { fed.Store(int64(n)) },
 	})
 	if err != nil {
 		return nil, err

@@ -354,7 +354,8 @@ func (r *Runtime) willReach(ctx context.Context, src runtimes.Source, c *v1alpha
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.
 func settingsOf(c *v1alpha1.Cluster) map[string]string { return c.Spec.Settings }
 
-// clusterKeys lists the clusters there are, by namespace and name.
+// clusters lists the clusters there are, oldest first. Those that cannot be read are told
+// in the error, beside the others.
 func (r *Runtime) clusters(ctx context.Context) ([]*v1alpha1.Cluster, error) {
 	all, err := store.List[*v1alpha1.Cluster](ctx, r.objects, "", nil)
 	slices.SortFunc(all, func(a, b *v1alpha1.Cluster) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
