@@ -53,6 +53,10 @@ type BackupSpec struct {
 	// +kubebuilder:default=datafile
 	// +optional
 	BackupType BackupType `json:"backupType,omitempty"`
+	// CopyOf names a snapshot whose bytes this datafile backup puts into the
+	// repository. Empty reads the server.
+	// +optional
+	CopyOf string `json:"copyOf,omitempty"`
 }
 
 // BackupPhase is the state of a backup in one word.
@@ -94,6 +98,9 @@ type BackupStatus struct {
 	// StopTime is the first moment that the backup can be restored to.
 	StopTime MicroTime `json:"stopTime,omitzero"`
 
+	// SnapshotPath is where a snapshot lies on its machine.
+	SnapshotPath string `json:"snapshotPath,omitempty"`
+
 	Progress *Progress `json:"progress,omitempty"`
 }
 
@@ -133,6 +140,12 @@ func (b *Backup) Validate() error {
 	if b.Spec.BackupPolicyName != "" {
 		l.subdomain("spec.backupPolicyName", b.Spec.BackupPolicyName)
 	}
+	if b.Spec.CopyOf != "" {
+		l.subdomain("spec.copyOf", b.Spec.CopyOf)
+		if b.Spec.BackupType != BackupDatafile {
+			l.forbidden("spec.copyOf", "is only for a datafile backup")
+		}
+	}
 	switch b.Spec.BackupType {
 	case BackupSnapshot, BackupDatafile, BackupIncremental:
 	default:
@@ -148,5 +161,6 @@ func (b *Backup) ValidateUpdate(old Object) error {
 	immutable(&l, "spec.clusterRef", was.ClusterRef, is.ClusterRef)
 	immutable(&l, "spec.backupPolicyName", was.BackupPolicyName, is.BackupPolicyName)
 	immutable(&l, "spec.backupType", was.BackupType, is.BackupType)
+	immutable(&l, "spec.copyOf", was.CopyOf, is.CopyOf)
 	return l.orNil()
 }

@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -44,6 +45,8 @@ type BackupPolicySpec struct {
 	Schedule ScheduleSpec `json:"schedule,omitzero"`
 	// +optional
 	Archive ArchiveSpec `json:"archive,omitzero"`
+	// +optional
+	Snapshot SnapshotSpec `json:"snapshot,omitzero"`
 }
 
 // RetentionSpec is how far back a restore must be able to go.
@@ -53,6 +56,26 @@ type RetentionSpec struct {
 	// +kubebuilder:default="7d"
 	// +optional
 	TTL string `json:"ttl,omitempty"`
+
+	// MinBackups is how many scheduled backups stay at least, however old they are.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MinBackups int32 `json:"minBackups,omitempty"`
+
+	// MaxBackups is how many scheduled backups stay at most, even where the TTL
+	// promises more: what can be gone back to then begins with the oldest of them.
+	// 0 is no limit.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MaxBackups int32 `json:"maxBackups,omitempty"`
+}
+
+// SnapshotSpec says what becomes of snapshots.
+type SnapshotSpec struct {
+	// CopyToRepository makes of each snapshot a backup in the repository afterwards,
+	// read from the snapshot and not from the server. It is a Backup of its own.
+	// +optional
+	CopyToRepository bool `json:"copyToRepository,omitempty"`
 }
 
 // ScheduleSpec has one schedule for each kind of saving.
@@ -201,6 +224,11 @@ func (p *BackupPolicy) Validate() error {
 	}
 	if _, err := ParseTTL(s.Retention.TTL); err != nil {
 		l.invalid("spec.retention.ttl", s.Retention.TTL, reasonOf(s.Retention.TTL, err))
+	}
+	if r := s.Retention; r.MinBackups < 0 || r.MaxBackups < 0 {
+		l.invalid("spec.retention", "", "minBackups and maxBackups must not be negative")
+	} else if r.MaxBackups != 0 && r.MinBackups > r.MaxBackups {
+		l.invalid("spec.retention.minBackups", strconv.Itoa(int(r.MinBackups)), "is more than maxBackups")
 	}
 	for _, c := range []struct {
 		path string

@@ -23,6 +23,13 @@ const (
 	ClusterUnknown    ClusterPhase = "Unknown" // nobody could look
 )
 
+// The conditions of a Cluster.
+const (
+	ConditionReady       = "Ready"       // its server takes connections
+	ConditionArchiving   = "Archiving"   // what it commits reaches the repository
+	ConditionRecoverable = "Recoverable" // there is a window, and it goes on
+)
+
 // ClusterStatus is what the agent or the operator saw last.
 type ClusterStatus struct {
 	Phase ClusterPhase `json:"phase,omitempty"`
@@ -44,12 +51,19 @@ type ClusterStatus struct {
 	DataDirectory   string `json:"dataDirectory,omitempty"`
 	// PID is the postmaster's, on one machine.
 	PID int64 `json:"pid,omitempty"`
+	// RestartedAt is the AnnotationRestart that was acted upon last.
+	RestartedAt string `json:"restartedAt,omitempty"`
 
 	Archive *ArchiveStatus `json:"archive,omitempty"`
 	// Windows are the moments that can be restored, oldest first. Between two there is a gap.
 	Windows []RecoverableWindow `json:"windows,omitempty"`
 	Restore *RestoreStatus      `json:"restore,omitempty"`
 
+	// LastBackup is the newest that was completed, LastBackupTime when that was.
+	LastBackup     string      `json:"lastBackup,omitempty"`
+	LastBackupTime metav1.Time `json:"lastBackupTime,omitzero"`
+
+	// Conditions are Ready, Archiving and Recoverable.
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
@@ -78,8 +92,11 @@ type ArchiveStatus struct {
 	// ProvenTime: every commit that was acknowledged by then is in the repository.
 	ProvenTime MicroTime `json:"provenTime,omitzero"`
 	// LagBytes is how much WAL the server has written that the repository has not.
-	LagBytes      int64       `json:"lagBytes"`
-	SpoolBytes    int64       `json:"spoolBytes"`
+	LagBytes   int64 `json:"lagBytes"`
+	SpoolBytes int64 `json:"spoolBytes"`
+	// LagSeconds is how old the oldest WAL is that the server has written and the
+	// repository has not.
+	LagSeconds    int64       `json:"lagSeconds"`
 	LastError     string      `json:"lastError,omitempty"`
 	LastErrorTime metav1.Time `json:"lastErrorTime,omitzero"`
 	Gaps          []Gap       `json:"gaps,omitempty"`

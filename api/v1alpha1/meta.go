@@ -40,6 +40,9 @@ const (
 	LabelScheduled = "dataprotection.kubeblocks.io/scheduled-by"
 	// AnnotationDefaultPolicy is "true" on the policy that a backup uses when none is named.
 	AnnotationDefaultPolicy = "dataprotection.kubeblocks.io/is-default-policy"
+	// AnnotationRestart on a Cluster asks for one restart of its servers: each new
+	// value, a moment in RFC 3339, is one.
+	AnnotationRestart = "apps.kubeblocks.io/restarted-at"
 )
 
 // Object is any of the nouns: *Cluster, *BackupPolicy, *Backup, *BackupRepo, *Addon.
