@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/pg/internal/conninfo"
 )
 
 // cancelGrace is how long a server has to answer a cancel request before the
@@ -29,9 +28,9 @@ type Conn struct {
 // Connect opens a session. conninfo is libpq's, keywords or URI; what it leaves
 // out comes from where libpq takes it, the password file included.
 func Connect(ctx context.Context, info string) (*Conn, error) {
-	config, err := pgx.ParseConfig(info)
+	config, err := Config(info)
 	if err != nil {
-		return nil, conninfo.ParseError(err)
+		return nil, err
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec // leaves no statements behind
 	config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {

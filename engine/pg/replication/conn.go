@@ -37,6 +37,7 @@ func Connect(ctx context.Context, info string) (*Conn, error) {
 	if err != nil {
 		return nil, conninfo.ParseError(err)
 	}
+	conninfo.AsPeer(config)
 	if config.RuntimeParams == nil {
 		config.RuntimeParams = map[string]string{}
 	}

@@ -172,7 +172,7 @@ func TestPromotionInMidStream(t *testing.T) {
 		primary.traffic(t, 2)
 		ctx := t.Context()
 		c := s.connect(t)
-		from := mib.Floor(parseLSN(t, primary.sql(t, "select pg_current_wal_flush_lsn()"))) - 1<<20
+		from := mib.Floor(parseLSN(t, s.sql(t, "select pg_last_wal_replay_lsn()")))
 		stream, err := c.Start(ctx, replication.StartOptions{Timeline: 1, LSN: from})
 		if err != nil {
 			t.Fatal(err)
@@ -186,9 +186,12 @@ func TestPromotionInMidStream(t *testing.T) {
 		var old bytes.Buffer
 		end := collect(t, stream, &old, from, 1<<63)
 		promoted.Wait()
-		if end.Next != 2 || end.Start != from+pg.LSN(old.Len()) {
+		// A standby sends on what it has received, and may leave the timeline before
+		// the end of that: with the last whole record.
+		if end.Next != 2 || end.Start > from+pg.LSN(old.Len()) {
 			t.Fatalf("received to %s, then %+v", from+pg.LSN(old.Len()), *end)
 		}
+		old.Truncate(int(end.Start - from))
 		if _, err := stream.Receive(ctx); !errors.Is(err, replication.ErrStreamEnded) {
 			t.Errorf("receive after the end: %v", err)
 		}

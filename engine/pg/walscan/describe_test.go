@@ -67,6 +67,12 @@ func describe(r *walscan.Record) (kind string, says []string, err error) {
 	if r.IsSwitch() {
 		return "SWITCH", []string{"SWITCH"}, nil
 	}
+	if top, subs, ok, err := r.Assignment(); ok || err != nil {
+		return "ASSIGNMENT", []string{fmt.Sprintf("ASSIGNMENT xtop %d: subxacts: %s", top, strings.Trim(fmt.Sprint(subs), "[]"))}, err
+	}
+	if next, oldest, ok, err := r.RunningXacts(); ok || err != nil {
+		return "RUNNING_XACTS", []string{fmt.Sprintf("RUNNING_XACTS nextXid %d ", next), fmt.Sprintf(" oldestRunningXid %d", oldest)}, err
+	}
 	if kind, says, err := describeFiles(r); kind != "" || err != nil {
 		return kind, says, err
 	}
@@ -115,6 +121,9 @@ func describeRows(r *walscan.Record) (kind string, says []string, err error) {
 	}
 	h, ok, err := r.HeapOp()
 	if !ok || err != nil {
+		if pages := r.ClearsVisibility(); pages != 0 && err == nil { // a lock
+			return "visibility", []string{"LOCK", "0x01"}, nil
+		}
 		return "", nil, err
 	}
 	switch {

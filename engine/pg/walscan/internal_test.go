@@ -162,6 +162,44 @@ func TestSuperDelete(t *testing.T) {
 	}
 }
 
+// TestClearsVisibility: an update names its old page second, and only if it is another.
+func TestClearsVisibility(t *testing.T) {
+	main := func(at int, flags byte) []byte {
+		b := make([]byte, 14)
+		b[at] = flags
+		return b
+	}
+	for _, c := range []struct {
+		rmgr   RmgrID
+		info   uint8
+		blocks int
+		main   []byte
+		want   uint8
+	}{
+		{RmgrHeap, heapInsert, 1, main(2, 1), 1},
+		{RmgrHeap, heapInsert, 1, main(2, 0xFE), 0},
+		{RmgrHeap, heapDelete, 1, main(7, 1), 1},
+		{RmgrHeap, heapLock, 1, main(7, 1), 1},
+		{RmgrHeap2, heap2LockUpdated, 1, main(7, 1), 1},
+		{RmgrHeap2, heap2MultiInsert | 0x80, 1, main(0, 1), 1},
+		{RmgrHeap, heapUpdate, 2, main(7, 1), 2},
+		{RmgrHeap, heapUpdate, 2, main(7, 2), 1},
+		{RmgrHeap, heapUpdate | 0x80, 2, main(7, 3), 3},
+		{RmgrHeap, heapHotUpdate, 1, main(7, 1), 1},
+		{RmgrHeap, heapHotUpdate, 1, main(7, 3), 1},
+		{RmgrHeap, heapDelete, 0, main(7, 1), 0},
+		{RmgrHeap, heapDelete, 1, main(7, 1)[:7], 0},
+		{RmgrHeap, heapTruncate, 1, main(7, 1), 0},
+		{RmgrHeap2, 0x40, 2, main(7, 1), 0},
+		{RmgrBtree, heapDelete, 1, main(7, 1), 0},
+	} {
+		r := Record{Rmgr: c.rmgr, Info: c.info, Blocks: make([]BlockRef, c.blocks), Main: c.main}
+		if got := r.ClearsVisibility(); got != c.want {
+			t.Errorf("%s %02X with flags %v: %02b, want %02b", c.rmgr, c.info, c.main, got, c.want)
+		}
+	}
+}
+
 // TestShortData: each decoder says so when a record's data is cut off.
 func TestShortData(t *testing.T) {
 	for _, c := range []struct {
@@ -185,7 +223,9 @@ func TestShortData(t *testing.T) {
 		{RmgrDatabase, databaseDrop15, 8},
 		{RmgrTablespace, tablespaceCreate, 5},
 		{RmgrTablespace, tablespaceDrop, 4},
-		{RmgrRelMap, relmapUpdate, 8},
+		{RmgrRelMap, relmapUpdate, 20},
+		{RmgrTransaction, xactAssignment, 8},
+		{RmgrStandby, standbyRunningXacts, 20},
 		{RmgrHeap, heapDelete, 8},
 		{RmgrHeap2, heap2MultiInsert, 4},
 		{RmgrHeap, heapTruncate, 12},
@@ -246,6 +286,11 @@ func decodeAll(r *Record) (n int, err error) {
 	note(ok, e)
 	_, ok, e = r.HeapTruncate()
 	note(ok, e)
+	_, _, ok, e = r.Assignment()
+	note(ok, e)
+	_, _, ok, e = r.RunningXacts()
+	note(ok, e)
+	r.ClearsVisibility()
 	return n, err
 }
 

@@ -206,7 +206,7 @@ func TestAgainstWaldump(t *testing.T) {
 				"COMMIT", "ABORT", "PREPARE", "COMMIT_PREPARED", "ABORT_PREPARED",
 				"RESTORE_POINT", "PARAMETER_CHANGE", "CHECKPOINT_ONLINE", "CHECKPOINT_SHUTDOWN", "BACKUP_END",
 				"OVERWRITE_CONTRECORD", "FPW_CHANGE", "SWITCH", "smgr create", "smgr truncate", "database copy", "database drop",
-				"tablespace create", "tablespace drop", "relmap", "heap truncate", "multi insert", "insert", "update", "delete",
+				"tablespace create", "tablespace drop", "relmap", "ASSIGNMENT", "RUNNING_XACTS", "visibility", "heap truncate", "multi insert", "insert", "update", "delete",
 			}
 			if c.major >= 15 {
 				want = append(want, "database log")

@@ -142,14 +142,30 @@ func (r *Record) TablespaceDrop() (TablespaceDrop, bool, error) {
 // pg_filenode.map of one database, or with DB 0 the global one.
 type RelMapUpdate struct {
 	DB, Spc pg.Oid
+	Files   map[pg.Oid]pg.Oid // file number by object identifier: the whole map; nil if its format is not known
 }
 
-// RelMapUpdate decodes the record of a new pg_filenode.map.
+const (
+	relmapMagic = 0x592717
+	relmapMost  = 64 // mappings of any release's file
+)
+
+// RelMapUpdate decodes the record of a new pg_filenode.map (utils/cache/relmapper.c).
+//
+//	database u32 │ tablespace u32 │ bytes u32 │ magic u32 │ n u32 │ n × { oid u32, file u32 } │ …
 func (r *Record) RelMapUpdate() (RelMapUpdate, bool, error) {
 	c, ok := r.fixed(RmgrRelMap, relmapUpdate)
 	if !ok {
 		return RelMapUpdate{}, false, nil
 	}
 	m := RelMapUpdate{DB: c.oid(), Spc: c.oid()}
+	c.take(4)
+	if magic, n := c.u32(), c.u32(); magic == relmapMagic && n <= relmapMost {
+		m.Files = map[pg.Oid]pg.Oid{}
+		for range n {
+			oid := c.oid()
+			m.Files[oid] = c.oid()
+		}
+	}
 	return m, true, c.err(r, "relation map update")
 }

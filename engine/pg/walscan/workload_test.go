@@ -107,6 +107,11 @@ func transactions(t *testing.T, s *testpg.Server) {
 		"begin; drop table two; prepare transaction 'drops'",
 		"commit prepared 'drops'",
 	)
+	each(t, s,
+		"do $$ begin for i in 1..150 loop begin insert into u values (10000 + i, 0); exception when others then null; end; end loop; end $$",
+		"vacuum freeze u",
+		"begin; select * from u where id = 10001 for update; commit",
+	)
 	// Two who share a row's lock make a multixact.
 	ctx := context.Background()
 	a, b := s.Conn(t, "postgres"), s.Conn(t, "postgres")
