@@ -3,8 +3,6 @@
 package walindex
 
 import (
-	"fmt"
-
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 )
@@ -24,6 +22,11 @@ type Index struct {
 	// read: the archive began in its midst, or the segment before was not at
 	// hand. Such an index may lack one record.
 	Partial bool
+	// Detailed is set unless an earlier version wrote the index: then everything
+	// below Tablespaces, and the Changes of Transactions, are not known.
+	Detailed bool
+	// Cut is set when there were more files made, dropped or truncated than are listed.
+	Cut bool
 
 	Transactions  []Transaction
 	RestorePoints []RestorePoint
@@ -33,6 +36,22 @@ type Index struct {
 	BackupEnds    []BackupEnd
 	Bytes         []RmgrBytes
 	Tablespaces   []Tablespace
+
+	// What a backup must copy again: see doc.go.
+	Blocks []ForkBlocks
+	Whole  []Database
+	Opaque []Opaque
+
+	Creations          []Creation
+	Truncations        []Truncation
+	Maps               []MapChange
+	DatabasesMade      []DatabaseCreation
+	DatabasesDropped   []DatabaseDrop
+	TablespacesDropped []TablespaceDrop
+	Truncates          []Truncate
+
+	// Open is what is known of the transactions that are open after Last.
+	Open Open
 }
 
 // Transaction is the end of one, or its being prepared.
@@ -43,6 +62,10 @@ type Transaction struct {
 	Time       pg.Timestamp
 	Subxacts   uint32
 	Dropped    []pg.RelFileLocator
+	// Changes are what the transaction did to rows: nil if nothing that is known,
+	// and with Prepare, when they go on until it ends. Transactions that did the same
+	// share them.
+	Changes *Changes
 }
 
 // RestorePoint is what pg_create_restore_point wrote.
@@ -90,112 +113,4 @@ type RmgrBytes struct {
 	Rmgr    walscan.RmgrID
 	Records uint64
 	Bytes   uint64
-}
-
-// Builder gathers an Index from records. It is used by one goroutine.
-type Builder struct {
-	x     Index
-	bytes [256]RmgrBytes
-}
-
-// Begin starts the index of g; partial as in Index.
-func (b *Builder) Begin(g pg.Segment, partial bool) {
-	b.x = Index{Segment: g, Partial: partial}
-	b.bytes = [256]RmgrBytes{}
-}
-
-// Add takes a record that ends in the segment.
-func (b *Builder) Add(r *walscan.Record) error {
-	x := &b.x
-	if x.First == 0 {
-		x.First = r.Start
-	}
-	x.Last = r.Start
-	n := &b.bytes[r.Rmgr]
-	n.Records++
-	n.Bytes += uint64(r.TotalLen)
-	switch r.Rmgr {
-	case walscan.RmgrTransaction:
-		return b.addXact(r)
-	case walscan.RmgrXLOG:
-		return b.addXLOG(r)
-	case walscan.RmgrTablespace:
-		t, ok, err := r.TablespaceCreate()
-		if err != nil || !ok {
-			return wrap(r, err)
-		}
-		b.x.Tablespaces = append(b.x.Tablespaces, Tablespace{r.Start, t.Oid, t.Path})
-	}
-	return nil
-}
-
-func (b *Builder) addXact(r *walscan.Record) error {
-	t, ok, err := r.Xact()
-	if err != nil || !ok {
-		return wrap(r, err)
-	}
-	b.x.Transactions = append(b.x.Transactions, Transaction{
-		Kind: t.Kind, Start: r.Start, End: r.End, XID: t.XID, Time: t.Time,
-		Subxacts: uint32(len(t.Subxacts)), Dropped: append([]pg.RelFileLocator(nil), t.Dropped...),
-	})
-	return nil
-}
-
-func wrap(r *walscan.Record, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("record at %s: %w", r.Start, err)
-}
-
-func (b *Builder) addXLOG(r *walscan.Record) error {
-	x := &b.x
-	if p, ok, err := r.RestorePoint(); err != nil {
-		return wrap(r, err)
-	} else if ok {
-		x.RestorePoints = append(x.RestorePoints, RestorePoint{r.Start, p.Time, p.Name})
-		return nil
-	}
-	if p, ok, err := r.ParameterChange(); err != nil {
-		return wrap(r, err)
-	} else if ok {
-		x.Parameters = append(x.Parameters, Parameters{r.Start, p})
-		return nil
-	}
-	if c, ok, err := r.Checkpoint(); err != nil {
-		return wrap(r, err)
-	} else if ok {
-		x.Checkpoints = append(x.Checkpoints, Checkpoint{r.Start, c.Redo, c.Time, c.Shutdown})
-		if c.Timeline != c.PrevTimeline {
-			x.Timelines = append(x.Timelines, TimelineChange{r.Start, c.Timeline, c.PrevTimeline, c.Time})
-		}
-		return nil
-	}
-	if e, ok, err := r.EndOfRecovery(); err != nil {
-		return wrap(r, err)
-	} else if ok {
-		x.Timelines = append(x.Timelines, TimelineChange{r.Start, e.Timeline, e.PrevTimeline, e.Time})
-		return nil
-	}
-	if e, ok, err := r.BackupEnd(); err != nil {
-		return wrap(r, err)
-	} else if ok {
-		x.BackupEnds = append(x.BackupEnds, BackupEnd{r.Start, e.Start})
-	}
-	return nil
-}
-
-// Finish gives the index. next is where the record after the last starts. The
-// Index is the caller's; the Builder begins anew.
-func (b *Builder) Finish(next pg.LSN) *Index {
-	x := b.x
-	x.Next = next
-	for id, n := range b.bytes {
-		if n.Records > 0 {
-			n.Rmgr = walscan.RmgrID(id)
-			x.Bytes = append(x.Bytes, n)
-		}
-	}
-	b.x = Index{}
-	return &x
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"math"
@@ -27,6 +28,10 @@ import (
 // empty makes slices without entries nil, as they are decoded.
 func empty(v reflect.Value) {
 	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			empty(v.Elem())
+		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			empty(v.Field(i))
@@ -52,7 +57,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 		return true
 	}
-	if !again(walindex.Index{}) || !again(extreme()) {
+	if !again(walindex.Index{}) || !again(extreme()) || !again(extremer()) {
 		return
 	}
 	if err := quick.Check(again, &quick.Config{MaxCount: 300, Rand: nil}); err != nil {
@@ -78,8 +83,38 @@ func extreme() walindex.Index {
 	return x
 }
 
-func TestSectionsOfLaterVersions(t *testing.T) {
+// extremer has numbers of the later sections that overflow too.
+func extremer() walindex.Index {
 	x := extreme()
+	x.Detailed, x.Cut = true, true
+	const most = math.MaxUint32
+	rel := pg.RelFileLocator{Spc: most, DB: 0, Rel: most}
+	rows := []walindex.RelRows{{Rel: rel, RowCounts: walindex.RowCounts{Inserted: math.MaxUint64, Deleted: 1}}, {}, {Rel: pg.RelFileLocator{DB: most}, RowCounts: walindex.RowCounts{Updated: 1}}}
+	changes := walindex.Changes{Rows: rows, More: walindex.RowCounts{Deleted: math.MaxUint64}, AtLeast: true, Catalogs: []pg.Oid{0, most}}
+	x.Transactions[1].Changes, x.Transactions[3].Changes = &changes, &walindex.Changes{}
+	x.Blocks = []walindex.ForkBlocks{
+		{Rel: rel, Fork: 255, From: walindex.NoBlock, Runs: []walindex.BlockRun{{Block: most, Count: most}, {Block: 0, Count: 0}, {Block: 5, Count: 1}, {Block: 1, Count: 2}}},
+		{From: 0}, {From: most - 1, Runs: []walindex.BlockRun{{}}},
+	}
+	x.Whole = []walindex.Database{{Spc: most}, {DB: most}}
+	x.Opaque = []walindex.Opaque{{Start: math.MaxUint64, Rmgr: 255}, {}}
+	x.Creations = []walindex.Creation{{Start: math.MaxUint64, XID: most, Rel: rel, Fork: 255}, {}}
+	x.Truncations = []walindex.Truncation{{Start: 1 << 63, XID: most, Rel: rel, Blocks: most, Flags: most}, {}}
+	x.Maps = []walindex.MapChange{{Start: math.MaxUint64, XID: most, Spc: most, DB: most, Class: most}, {}}
+	x.DatabasesMade = []walindex.DatabaseCreation{{Start: 7, XID: 1, DatabaseCreate: walscan.DatabaseCreate{DB: most, Spc: 1, FileCopy: true, SrcDB: most, SrcSpc: most}}, {}}
+	x.DatabasesDropped = []walindex.DatabaseDrop{{Start: 7, XID: most, DatabaseDrop: walscan.DatabaseDrop{DB: most, Spc: []pg.Oid{most, 0}}}, {}}
+	x.TablespacesDropped = []walindex.TablespaceDrop{{Start: math.MaxUint64, XID: most, Oid: most}, {}}
+	x.Truncates = []walindex.Truncate{{Start: 1, XID: 2, HeapTruncate: walscan.HeapTruncate{DB: 3, Rels: []pg.Oid{most}}}, {}}
+	x.Open = walindex.Open{
+		Since: math.MaxUint64, Floor: most,
+		Xacts:   []walindex.OpenXact{{XID: most, Top: most, Prepared: true, Changes: changes, Folded: rows, FoldedMore: changes.More, FoldedTo: most}, {}},
+		Classes: []walindex.ClassFile{{DB: most, File: most}, {}},
+	}
+	return x
+}
+
+func TestSectionsOfLaterVersions(t *testing.T) {
+	x := extremer()
 	b := x.Encode()
 	later := append(binary.AppendUvarint(nil, 99), 3, 'a', 'b', 'c')
 	// after what is known, and before it
@@ -98,7 +133,7 @@ func TestSectionsOfLaterVersions(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	x := extreme()
+	x := extremer()
 	good := x.Encode()
 	whole := map[int]bool{} // lengths at which a section ends are indexes too
 	for n := range good {
@@ -106,19 +141,24 @@ func TestDecodeRefuses(t *testing.T) {
 			whole[n] = true
 		}
 	}
-	if len(whole) != 7 {
-		t.Errorf("%d prefixes of an index with 8 sections are indexes", len(whole))
+	if len(whole) != 21 {
+		t.Errorf("%d prefixes of an index with 22 sections are indexes", len(whole))
 	}
 	head := []byte{'X', '1', 0, 1, 1, 1, 1, 1}
 	huge := binary.AppendUvarint(nil, math.MaxUint64)
 	for name, b := range map[string][]byte{
-		"nothing":          nil,
-		"another magic":    []byte("X2\x00\x01\x01\x01\x01\x01"),
-		"a large timeline": append([]byte{'X', '1', 0}, append(huge, 1, 1, 1, 1)...),
-		"a long section":   append(bytes.Clone(head), 1, 5, 0),
-		"a huge section":   append(append(bytes.Clone(head), 1), huge...),
-		"a huge count":     append(append(bytes.Clone(head), 1, byte(len(huge))), huge...),
-		"left over":        append(bytes.Clone(head), 1, 2, 0, 0),
+		"nothing":           nil,
+		"another magic":     []byte("X2\x00\x01\x01\x01\x01\x01"),
+		"a large timeline":  append([]byte{'X', '1', 0}, append(huge, 1, 1, 1, 1)...),
+		"a long section":    append(bytes.Clone(head), 1, 5, 0),
+		"a huge section":    append(append(bytes.Clone(head), 1), huge...),
+		"a huge count":      append(append(bytes.Clone(head), 1, byte(len(huge))), huge...),
+		"left over":         append(bytes.Clone(head), 1, 2, 0, 0),
+		"no such relation":  append(bytes.Clone(head), 12, 5, 1, 0, 0, 0, 0),
+		"no such change":    append(bytes.Clone(head), 1, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 11, 1, 1),
+		"a change missing":  append(bytes.Clone(head), 1, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 11, 0),
+		"a change too many": append(bytes.Clone(head), 11, 1, 0),
+		"a huge block":      append(bytes.Clone(head), 9, 4, 1, 0, 0, 0, 12, 10, 1, 0, 0, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F),
 	} {
 		if x, err := walindex.Decode(b); err == nil {
 			t.Errorf("%s: %+v", name, x)
@@ -130,6 +170,8 @@ func FuzzDecode(f *testing.F) {
 	x := extreme()
 	f.Add(x.Encode())
 	f.Add((&walindex.Index{}).Encode())
+	y := extremer()
+	f.Add(y.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, err := walindex.Decode(b)
 		if err != nil {
@@ -228,15 +270,59 @@ func TestBuilder(t *testing.T) {
 					rest = rest[n:]
 				}
 				x := b.Finish(s.NextRecord())
-				if diff := cmp.Diff(want, x); diff != "" {
-					t.Errorf("(-want +got):\n%s", diff)
-				}
 				enc := x.Encode()
-				if got, err := walindex.Decode(enc); err != nil || !cmp.Equal(want, got) {
+				if got, err := walindex.Decode(enc); err != nil || !cmp.Equal(x, got) {
 					t.Errorf("decoded: %v", err)
+				}
+				got, err := walindex.Brief(enc)
+				if diff := cmp.Diff(want, got); err != nil || diff != "" {
+					t.Errorf("%v (-want +got):\n%s", err, diff)
 				}
 			}
 		})
+	}
+}
+
+var update = flag.Bool("update", false, "write the indexes of this version to testdata")
+
+// Indexes that earlier versions wrote are read, and known for what they do not say.
+func TestFixtures(t *testing.T) {
+	for _, major := range []int{13, 15, 18} {
+		raw, start := wal(t, major)
+		g := pg.Segment{Timeline: 1, Number: segmentSize.Number(start)}
+		var b walindex.Builder
+		b.Begin(g, false)
+		s := walscan.New(walscan.Options{SegmentSize: segmentSize, Start: start})
+		if err := s.Feed(raw, b.Add); err != nil {
+			t.Fatal(err)
+		}
+		x := b.Finish(s.NextRecord())
+		brief, err := walindex.Brief(x.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join("testdata", fmt.Sprintf("%d.index", major))
+		if *update {
+			if err := os.WriteFile(name, x.Encode(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, want := range map[string]*walindex.Index{name: x, filepath.Join("testdata", fmt.Sprintf("%d.first.index", major)): brief} {
+			enc, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := walindex.Decode(enc)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
+			}
+			if !bytes.Equal(want.Encode(), enc) {
+				t.Errorf("%s would be written in another way", name)
+			}
+		}
+		if brief.Detailed || !x.Detailed || len(x.Blocks) < 10 || len(x.Creations) == 0 || x.Transactions[0].Changes == nil {
+			t.Errorf("%d: detailed is %t and %t; %d files with blocks, %d made", major, brief.Detailed, x.Detailed, len(x.Blocks), len(x.Creations))
+		}
 	}
 }
 
