@@ -40,6 +40,14 @@ type RetryEvent struct {
 	Wait    time.Duration
 }
 
+type noticeKey struct{}
+
+// WithNotice lets f hear, beside Notify, of each failure that a verb under the context
+// tries again: so who asked can tell why it takes long. Of several the innermost hears.
+func WithNotice(ctx context.Context, f func(RetryEvent)) context.Context {
+	return context.WithValue(ctx, noticeKey{}, f)
+}
+
 // Retry tries again what failed with ErrUnreachable, and nothing else.
 //
 // Get goes on where a broken body broke off, and so does List. If the object has
@@ -106,8 +114,12 @@ func (p *patience) again(ctx context.Context, err error) error {
 		bound = p.o.Min << n
 	}
 	wait := time.Duration(p.o.Rand() * float64(bound))
+	event := RetryEvent{Verb: p.verb, Key: p.key, Attempt: p.attempt, Err: err, Wait: wait}
 	if p.o.Notify != nil {
-		p.o.Notify(RetryEvent{Verb: p.verb, Key: p.key, Attempt: p.attempt, Err: err, Wait: wait})
+		p.o.Notify(event)
+	}
+	if hear, ok := ctx.Value(noticeKey{}).(func(RetryEvent)); ok {
+		hear(event)
 	}
 	t := time.NewTimer(wait)
 	defer t.Stop()

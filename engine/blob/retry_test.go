@@ -295,3 +295,17 @@ func TestRetryProgressBuysTime(t *testing.T) {
 		}
 	})
 }
+
+func TestWithNotice(t *testing.T) {
+	s := fault.New(mem.New(nil), 1, fault.Rule{Verb: blob.VerbPut, Nth: 1, Action: fault.Fail(fmt.Errorf("%w: refused", blob.ErrUnreachable))})
+	r := blob.Retry(s, blob.RetryOptions{Min: time.Millisecond})
+	var heard []string
+	outer := blob.WithNotice(t.Context(), func(blob.RetryEvent) { t.Error("the outer one hears") })
+	ctx := blob.WithNotice(outer, func(e blob.RetryEvent) { heard = append(heard, fmt.Sprint(e.Verb, " ", e.Key, " ", e.Err)) })
+	if err := r.Put(ctx, "k", strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"put k put k: planned fault: storage is unreachable: refused"}, heard); diff != "" {
+		t.Error(diff)
+	}
+}
