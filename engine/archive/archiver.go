@@ -42,6 +42,11 @@ type Config struct {
 	TailInterval time.Duration // how long a commit may wait for its tail
 	BeatInterval time.Duration // how long an idle server's beat may stand still
 
+	// May, if set, is asked before each request to the repository. Its error holds
+	// shipping up as a store that is away does, and is asked again; what the server
+	// sends still goes into the spool.
+	May func() error
+
 	Clock func() time.Time
 	Log   *slog.Logger
 }
@@ -71,7 +76,10 @@ type Status struct {
 	// by the server's clock, is in the repository. Zero until known.
 	Proven time.Time
 
-	ServerLSN  pg.LSN // where the server was at its last message
+	ServerLSN pg.LSN // where the server was at its last message
+	// LagSince is since when the oldest WAL is known that the server has written and
+	// the repository has not; zero where there is none.
+	LagSince   time.Time
 	SpoolBytes int64
 	Gaps       []repository.Gap // declared by this Archiver
 	LastError  error
@@ -101,6 +109,7 @@ type Archiver struct {
 	jumps    map[place]jump // keyed by where the old stretch ends; replaced, never changed
 	shipping pg.Segment     // all before it is out of the spool or on its way
 	proofs   []proof
+	lag      lag
 	fatal    error
 }
 
@@ -193,6 +202,7 @@ func (a *Archiver) Status() Status {
 	st := a.st
 	st.SpoolBytes = a.spool.bytes()
 	st.Gaps = append([]repository.Gap(nil), st.Gaps...)
+	st.LagSince = a.lag.since()
 	return st
 }
 
@@ -200,6 +210,7 @@ func (a *Archiver) Status() Status {
 func (a *Archiver) update(fn func(*Status)) {
 	a.mu.Lock()
 	fn(&a.st)
+	a.lag.follow(&a.st, a.cfg.Clock)
 	close(a.changed)
 	a.changed = make(chan struct{})
 	a.mu.Unlock()
@@ -238,65 +249,6 @@ func (a *Archiver) Changed() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.changed
-}
-
-// failing notes an error that is being retried.
-func (a *Archiver) failing(what string, err error) {
-	a.cfg.Log.Warn("archiving is held up", "doing", what, "error", err)
-	a.update(func(st *Status) {
-		st.LastError, st.ErrorTime = fmt.Errorf("%s: %w", what, err), a.cfg.Clock()
-	})
-}
-
-// healed forgets the error once work goes on.
-func (a *Archiver) healed() {
-	a.mu.Lock()
-	had := a.st.LastError != nil
-	a.mu.Unlock()
-	if had {
-		a.update(func(st *Status) { st.LastError, st.ErrorTime = nil, time.Time{} })
-	}
-}
-
-// retry runs fn until it succeeds, ctx ends, or the error is one that time does not
-// mend.
-func (a *Archiver) retry(ctx context.Context, what string, fn func(context.Context) error) error {
-	pause := 100 * time.Millisecond
-	failed := false
-	for {
-		err := fn(ctx)
-		if err == nil {
-			if failed {
-				a.healed()
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if final(err) {
-			return err
-		}
-		failed = true
-		a.failing(what, err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, 5*time.Second)
-	}
-}
-
-func final(err error) bool {
-	var (
-		conflict *repository.ConflictError
-		corrupt  *repository.CorruptError
-		mismatch *repository.MismatchError
-		diverged *DivergedError
-		disk     *spoolError
-	)
-	return errors.As(err, &conflict) || errors.As(err, &corrupt) || errors.As(err, &mismatch) || errors.As(err, &diverged) || errors.As(err, &disk)
 }
 
 // spoolError is a failure of the local disk.

@@ -80,6 +80,11 @@ func (a *Archiver) resume(ctx context.Context) (place, error) {
 		st.RepositoryTimeline, st.Repository = end.tli, end.lsn
 		st.Timeline, st.Received, st.Spooled = from.tli, from.lsn, from.lsn
 	})
+	if at, ok := a.spool.modified(pg.Segment{Timeline: end.tli, Number: a.size.Number(end.lsn)}); ok {
+		a.mu.Lock()
+		a.lag.older(at) // what an earlier run left is as old as that
+		a.mu.Unlock()
+	}
 	return from, nil
 }
 

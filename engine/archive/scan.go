@@ -24,7 +24,6 @@ type scan struct {
 	a       *Archiver
 	s       *walscan.Scanner
 	b       walindex.Builder
-	max     pg.Timestamp
 	partial bool
 	fault   error
 }
@@ -47,7 +46,8 @@ func (c *scan) begin(ctx context.Context, p *shipper, g pg.Segment) error {
 }
 
 // prime makes a scanner that stands at g's start, fed with the record that began
-// before it, if that can be read.
+// before it, if that can be read; and a Builder that knows of the transactions that
+// are open there.
 func (c *scan) prime(ctx context.Context, p *shipper, g pg.Segment) error {
 	size := c.a.size
 	fresh := func(at pg.LSN) *walscan.Scanner {
@@ -69,21 +69,46 @@ func (c *scan) prime(ctx context.Context, p *shipper, g pg.Segment) error {
 	if err != nil || before == nil {
 		return err
 	}
-	s := fresh(size.Start(before.Number))
-	err = s.Feed(raw, func(*walscan.Record) error { return nil })
-	var corrupt *walscan.CorruptError
-	var end *walscan.EndError
-	switch {
-	case errors.As(err, &corrupt), errors.As(err, &end):
-		return nil // the catalog will say so
-	case err != nil:
+	resumed, err := c.resume(ctx, *before)
+	if err != nil {
 		return err
+	}
+	s := fresh(size.Start(before.Number))
+	each := func(*walscan.Record) error { return nil }
+	if !resumed { // count at least from there on
+		c.b.Begin(*before, true)
+		each = c.b.Add
+	}
+	if err := s.Feed(raw, each); err != nil {
+		return nil // the catalog will say so
+	}
+	if !resumed {
+		c.b.Finish(s.NextRecord())
 	}
 	// A record longer than the segment before began even earlier: that is rare,
 	// the index stays partial and is made again when it is read. Without one the
 	// next record begins after the header.
 	c.s, c.partial = s, s.SkippedPartial() && s.NextRecord() > s.Position()+longHeader
 	return nil
+}
+
+// resume has the Builder go on from the index of a segment. It tells whether there is
+// one that knows what was open.
+func (c *scan) resume(ctx context.Context, g pg.Segment) (bool, error) {
+	var b []byte
+	err := c.a.retry(ctx, "read the WAL index before", func(ctx context.Context) (err error) {
+		b, err = c.a.cfg.Lineage.Index(ctx, g)
+		var corrupt *repository.CorruptError
+		if errors.Is(err, blob.ErrNotExist) || errors.Is(err, repository.ErrSealed) || errors.As(err, &corrupt) {
+			b, err = nil, nil
+		}
+		return err
+	})
+	if err != nil || b == nil {
+		return false, err
+	}
+	x, err := walindex.Decode(b)
+	return err == nil && x.Segment == g && c.b.Resume(x), nil
 }
 
 // before reads the segment before g, on g's timeline or the one it came from.
@@ -117,14 +142,7 @@ func (c *scan) feed(raw []byte) {
 	if c.fault != nil {
 		return
 	}
-	err := c.s.Feed(raw, func(r *walscan.Record) error {
-		if r.Rmgr == walscan.RmgrTransaction {
-			if x, ok, err := r.Xact(); err == nil && ok {
-				c.max = max(c.max, x.Time)
-			}
-		}
-		return c.b.Add(r)
-	})
+	err := c.s.Feed(raw, c.b.Add)
 	if err != nil {
 		c.fault = err
 		c.a.cfg.Log.Error("WAL cannot be read; it is archived without an index", "error", err)
@@ -132,15 +150,15 @@ func (c *scan) feed(raw []byte) {
 }
 
 // lastCommit is the greatest time at which a transaction ended in what was scanned.
-func (c *scan) lastCommit() pg.Timestamp { return c.max }
+func (c *scan) lastCommit() pg.Timestamp { return c.b.Latest() }
 
 // finish gives the encoded index of the segment that is now whole, or nil if
 // its WAL could not be read, and the greatest time of a transaction's end so far.
 func (c *scan) finish() ([]byte, pg.Timestamp) {
 	if c.fault != nil {
-		return nil, c.max
+		return nil, c.b.Latest()
 	}
-	return c.b.Finish(c.s.NextRecord()).Encode(), c.max
+	return c.b.Finish(c.s.NextRecord()).Encode(), c.b.Latest()
 }
 
 // leave forgets where the scanner stood: the next segment is of another stretch.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/pg/replication"
 )
 
@@ -91,7 +92,7 @@ func (a *Archiver) session(ctx context.Context, at *place) error {
 		return err
 	}
 	if at.lsn == 0 {
-		if err := a.first(ctx, conn, at); err != nil {
+		if err := a.first(ctx, conn, at, standby); err != nil {
 			return err
 		}
 	}
@@ -124,7 +125,9 @@ func (a *Archiver) session(ctx context.Context, at *place) error {
 }
 
 // first chooses where an archive begins: the segment that the server writes now, whole.
-func (a *Archiver) first(ctx context.Context, conn *replication.Conn, at *place) error {
+// A backup of a standby begins with the last restartpoint, which lies behind: there an
+// archive begins with what the slot keeps.
+func (a *Archiver) first(ctx context.Context, conn *replication.Conn, at *place, standby bool) error {
 	if err := a.makeSlot(ctx, conn); err != nil {
 		return err
 	}
@@ -132,12 +135,18 @@ func (a *Archiver) first(ctx context.Context, conn *replication.Conn, at *place)
 	if err != nil {
 		return err
 	}
-	if id.Timeline > 1 {
-		if err := a.fetchHistory(ctx, conn, id.Timeline); err != nil {
+	begin := place{id.Timeline, id.Flush}
+	if standby {
+		if begin, err = a.kept(ctx, conn, begin); err != nil {
 			return err
 		}
 	}
-	begin := place{id.Timeline, a.size.Floor(id.Flush)}
+	begin.lsn = a.size.Floor(begin.lsn)
+	if begin.tli > 1 {
+		if err := a.fetchHistory(ctx, conn, begin.tli); err != nil {
+			return err
+		}
+	}
 	// durable before anybody is told that all WAL from here on is kept
 	if err := a.savePosition(begin, true); err != nil {
 		return err
@@ -145,6 +154,34 @@ func (a *Archiver) first(ctx context.Context, conn *replication.Conn, at *place)
 	*at = begin
 	a.update(func(st *Status) { st.RepositoryTimeline, st.Repository = at.tli, at.lsn })
 	return nil
+}
+
+// kept is where the slot begins to keep WAL, if that is before at.
+func (a *Archiver) kept(ctx context.Context, conn *replication.Conn, at place) (place, error) {
+	ctx, cancel := context.WithTimeout(ctx, answer)
+	defer cancel()
+	slot, found, err := conn.ReadSlot(ctx, a.cfg.Slot)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		if err == nil && found && slot.RestartLSN != 0 && slot.RestartLSN < at.lsn {
+			at = place{slot.RestartTimeline, slot.RestartLSN}
+		}
+		return at, err
+	}
+	sql, err := client.Connect(ctx, a.cfg.Conninfo)
+	if err != nil {
+		return at, err
+	}
+	defer sql.Close()
+	slots, err := sql.Slots(ctx)
+	if err != nil {
+		return at, err
+	}
+	for _, s := range slots {
+		if s.Name == a.cfg.Slot && s.RestartLSN != 0 && s.RestartLSN < at.lsn {
+			at.lsn = s.RestartLSN
+		}
+	}
+	return at, nil
 }
 
 // refused finds out what it means that the server does not send what comes next. It

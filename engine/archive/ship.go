@@ -44,6 +44,8 @@ type shipper struct {
 	due       *time.Timer            // fires when a tail may be put
 	histories map[pg.TimelineID]bool // that are stored
 
+	beatFailed bool // and nobody else forgets its error
+
 	// upctx is of the uploads: they may end in order after ctx was cancelled.
 	upctx     context.Context
 	uploading sync.WaitGroup
@@ -421,11 +423,20 @@ func (p *shipper) beat(ctx context.Context) error {
 	if !idle {
 		return nil
 	}
-	err := p.a.cfg.Lineage.PutBeat(ctx, repository.Beat{Timeline: at.tli, LSN: at.lsn, Time: proven})
-	if err != nil && ctx.Err() == nil {
-		p.a.failing("put a beat", err)
+	err := p.a.once(ctx, "put a beat", func(ctx context.Context) error {
+		return p.a.cfg.Lineage.PutBeat(ctx, repository.Beat{Timeline: at.tli, LSN: at.lsn, Time: proven})
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	return ctx.Err()
+	if err != nil {
+		p.a.failing("put a beat", err)
+		p.beatFailed = true
+	} else if p.beatFailed {
+		p.beatFailed = false
+		p.a.healed()
+	}
+	return nil
 }
 
 // shipped moves the repository's position. lastCommit is the greatest time of a

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,6 +92,15 @@ func (s *spool) held(g pg.Segment) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.written[g]
+}
+
+// modified is when g was last written to.
+func (s *spool) modified(g pg.Segment) (time.Time, bool) {
+	info, err := os.Stat(s.path(g))
+	if err != nil {
+		return time.Time{}, false
+	}
+	return info.ModTime(), true
 }
 
 // bytes is what the whole spool takes.

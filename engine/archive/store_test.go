@@ -3,6 +3,8 @@
 package archive
 
 import (
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,6 +83,43 @@ func TestStoreAway(t *testing.T) {
 	r.halt(t)
 	indexed(t, r, first)
 	tidy(t, r, end)
+}
+
+// TestMayNot takes the right to write away for a while: nothing reaches the repository
+// meanwhile, and nothing is lost.
+func TestMayNot(t *testing.T) {
+	t.Parallel()
+	s := testpg.Start(t, testpg.Options{SegmentSizeMB: 1, Settings: keep})
+	r := newRig(t, s)
+	var refused atomic.Bool
+	not := errors.New("another writes here")
+	r.more = func(cfg *Config) {
+		cfg.May = func() error {
+			if refused.Load() {
+				return not
+			}
+			return nil
+		}
+	}
+	s.Exec(t, ledgerTable)
+	r.start(t)
+	first := mb.Number(r.caughtUp(t).lsn)
+	refused.Store(true)
+	load := beginLoad(t, s, 2, 30)
+	// what was under way when the right was lost may still arrive
+	st := r.until(t, "the reason is shown", 10*time.Second, func(st Status) bool { return errors.Is(st.LastError, not) })
+	time.Sleep(time.Second)
+	if got := r.Status(); got.State != Streaming || got.Spooled <= st.Spooled || got.Repository != st.Repository {
+		t.Errorf("at first %+v and then %+v", st, got)
+	}
+	refused.Store(false)
+	acked := load.end()
+	end := r.caughtUp(t)
+	r.until(t, "the reason is forgotten", 10*time.Second, func(st Status) bool { return st.LastError == nil })
+	r.sameAsServer(t, s, first, end)
+	if n := missing(acked, r.commits(t, first, 1)); n > 0 {
+		t.Errorf("%d of %d acknowledged commits are missing", n, len(acked))
+	}
 }
 
 // TestDeadS3 kills an S3 server and starts it again.

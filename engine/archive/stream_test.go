@@ -56,16 +56,17 @@ func stream(t *testing.T, major int) {
 	}
 }
 
-// indexed holds each segment's index against a scan of the whole.
+// indexed holds each segment's index against a scan of the whole: also what it says of
+// transactions that span segments, whoever archived the one before.
 func indexed(t *testing.T, r *rig, first uint64) {
 	t.Helper()
 	size := r.lineage.Info().SegmentSize
 	s := walscan.New(walscan.Options{SegmentSize: size, Start: size.Start(first)})
+	var want walindex.Builder
 	for _, g := range r.segments(t) {
 		if g.Number < first {
 			continue
 		}
-		var want walindex.Builder
 		want.Begin(g, g.Number == first)
 		if err := s.Feed(r.raw(t, g), want.Add); err != nil {
 			t.Fatal(err)

@@ -67,6 +67,16 @@ func Take(ctx context.Context, cfg Config) (*repository.Manifest, error) {
 		return nil, err
 	}
 	defer c.Close()
+	b, err := begin(ctx, &cfg, c)
+	if err != nil {
+		return nil, err
+	}
+	return b.take(ctx)
+}
+
+// begin looks whether the server is the one whose history the lineage holds, and the
+// data directory the server's.
+func begin(ctx context.Context, cfg *Config, c *client.Conn) (*backup, error) {
 	server, err := c.Identify(ctx)
 	if err != nil {
 		return nil, err
@@ -88,8 +98,7 @@ func Take(ctx context.Context, cfg Config) (*repository.Manifest, error) {
 		return nil, fmt.Errorf("the server was built with pages of %d bytes and relation files of %d pages; only %d and %d are supported",
 			control.BlockSize, control.RelSegBlocks, pg.BlockSize, pg.RelSegBlocks)
 	}
-	b := &backup{cfg: &cfg, conn: c, server: server, control: control}
-	return b.take(ctx)
+	return &backup{cfg: cfg, conn: c, server: server, control: control}, nil
 }
 
 type backup struct {
@@ -111,46 +120,33 @@ func (b *backup) take(ctx context.Context) (*repository.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start backup: %w", err)
 	}
-	w := &walker{catalogDir: fmt.Sprintf("PG_%d_%d", b.server.Version.Major(), b.control.CatalogVersion)}
-	if err := w.walk(b.cfg.DataDirectory); err != nil {
-		return nil, err
-	}
-	for _, p := range w.skippedOdd {
-		b.cfg.Log.Warn("left out of the backup: neither a file nor a directory", "path", p)
-	}
-	for i := range w.entries {
-		b.total += w.entries[i].Size
-	}
-	workers := max(b.cfg.Workers, 1)
-	b.copier = newCopier(b.cfg, w.entries, workers)
-	b.copier.start, b.copier.verify = start.LSN, b.control.DataChecksums()
-	b.copier.earlier = earlier
-	b.copier.packs.Store(packs)
-	b.copier.total = b.total
-	b.report("copying")
-	if err := b.copier.run(ctx, tasks(w.entries), workers); err != nil {
-		return nil, err
-	}
-	if err := b.copyControl(ctx); err != nil {
-		return nil, err
-	}
-	b.report("stopping")
-	stop, err := b.conn.BackupStop(ctx)
+	entries, err := b.walk()
 	if err != nil {
-		return nil, fmt.Errorf("stop backup: %w", err)
-	}
-	label, err := pg.ParseBackupLabel(stop.Label)
-	if err != nil {
-		return nil, fmt.Errorf("stop backup: %w", err)
-	}
-	b.report("waiting for WAL")
-	if err := b.cfg.WaitWAL(ctx, label.Timeline, stop.LSN); err != nil {
-		return nil, fmt.Errorf("wait for the WAL of the backup: %w", err)
-	}
-	if err := b.cfg.Lineage.Covers(ctx, label.Timeline, label.Start, stop.LSN); err != nil {
 		return nil, err
 	}
-	m, files, err := b.manifest(label, start, stop)
+	if err := b.copyFiles(ctx, entries, start.LSN, b.control.DataChecksums(), earlier, packs); err != nil {
+		return nil, err
+	}
+	control, raw, err := readControl(b.cfg.DataDirectory)
+	if err != nil {
+		return nil, err
+	}
+	b.control = control
+	if err := b.copyControl(ctx, raw); err != nil {
+		return nil, err
+	}
+	e, err := b.stop(ctx, start)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.waitWAL(ctx, e); err != nil {
+		return nil, err
+	}
+	m, err := b.manifest(e)
+	if err != nil {
+		return nil, err
+	}
+	files, err := b.copied(m)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +155,64 @@ func (b *backup) take(ctx context.Context) (*repository.Manifest, error) {
 	}
 	b.report("done")
 	return m, nil
+}
+
+// walk lists what is to be backed up.
+func (b *backup) walk() ([]entry, error) {
+	w := &walker{catalogDir: fmt.Sprintf("PG_%d_%d", b.server.Version.Major(), b.control.CatalogVersion)}
+	if err := w.walk(b.cfg.DataDirectory); err != nil {
+		return nil, err
+	}
+	for _, p := range w.skippedOdd {
+		b.cfg.Log.Warn("left out of the backup: neither a file nor a directory", "path", p)
+	}
+	return w.entries, nil
+}
+
+// copyFiles stores everything but the control file. start is where the backup's WAL
+// begins, verify whether pages have checksums, earlier and packs are what leftovers found.
+func (b *backup) copyFiles(ctx context.Context, entries []entry, start pg.LSN, verify bool, earlier map[frameID]repository.Frame, packs uint32) error {
+	for i := range entries {
+		b.total += entries[i].Size
+	}
+	workers := max(b.cfg.Workers, 1)
+	c := newCopier(b.cfg, entries, workers)
+	c.start, c.verify, c.exact = start, verify, b.conn == nil
+	c.earlier, c.total = earlier, b.total
+	c.packs.Store(packs)
+	b.copier = c
+	b.report("copying")
+	return c.run(ctx, tasks(entries), workers)
+}
+
+// ended is how a backup began and ended on the server.
+type ended struct {
+	start client.BackupStart
+	stop  client.BackupStop
+	label pg.BackupLabel
+}
+
+// stop ends the backup on the server.
+func (b *backup) stop(ctx context.Context, start client.BackupStart) (ended, error) {
+	b.report("stopping")
+	stop, err := b.conn.BackupStop(ctx)
+	if err != nil {
+		return ended{}, fmt.Errorf("stop backup: %w", err)
+	}
+	label, err := pg.ParseBackupLabel(stop.Label)
+	if err != nil {
+		return ended{}, fmt.Errorf("stop backup: %w", err)
+	}
+	return ended{start, stop, label}, nil
+}
+
+// waitWAL waits until the repository holds the WAL that makes the backup consistent.
+func (b *backup) waitWAL(ctx context.Context, e ended) error {
+	b.report("waiting for WAL")
+	if err := b.cfg.WaitWAL(ctx, e.label.Timeline, e.stop.LSN); err != nil {
+		return fmt.Errorf("wait for the WAL of the backup: %w", err)
+	}
+	return b.cfg.Lineage.Covers(ctx, e.label.Timeline, e.label.Start, e.stop.LSN)
 }
 
 // leftovers finds the frames that an interrupted try of this backup stored, and the
@@ -216,12 +270,7 @@ func readControl(dir string) (pg.ControlFile, []byte, error) {
 
 // copyControl stores pg_control after everything else: of a standby it tells how far
 // the copied files may reach.
-func (b *backup) copyControl(ctx context.Context) error {
-	control, raw, err := readControl(b.cfg.DataDirectory)
-	if err != nil {
-		return err
-	}
-	b.control = control
+func (b *backup) copyControl(ctx context.Context, raw []byte) error {
 	c := b.copier
 	i, ok := slices.BinarySearchFunc(c.entries, controlPath, func(e entry, p string) int { return bytes.Compare([]byte(e.Path), []byte(p)) })
 	if !ok {
@@ -238,25 +287,14 @@ func (b *backup) copyControl(ctx context.Context) error {
 	return c.uploads.Wait()
 }
 
-func (b *backup) manifest(label pg.BackupLabel, start client.BackupStart, stop client.BackupStop) (*repository.Manifest, *repository.Files, error) {
-	c := b.copier
-	files, err := c.files()
-	if err != nil {
-		return nil, nil, err
-	}
-	slices.SortFunc(c.bad, func(x, y repository.BadPage) int {
-		if x.Path != y.Path {
-			return bytes.Compare([]byte(x.Path), []byte(y.Path))
-		}
-		return int(x.Block) - int(y.Block)
-	})
+// manifest says what the server told of the backup; its files are yet to be told.
+func (b *backup) manifest(e ended) (*repository.Manifest, error) {
 	m := &repository.Manifest{
-		Name: b.cfg.Name, Type: "full", Manual: b.cfg.Manual, Version: int(b.server.Version),
-		Timeline: label.Timeline, StartLSN: label.Start, StopLSN: stop.LSN,
-		StartTime: start.Time.UTC(), StopTime: stop.Time.UTC(),
-		Label: label.Raw, TablespaceMap: stop.TablespaceMap,
-		NewBytes: c.fresh, Stored: c.stored,
-		Checksums: b.control.DataChecksums(), BadPages: c.bad,
+		Name: b.cfg.Name, Type: repository.TypeFull, Manual: b.cfg.Manual, Version: int(b.server.Version),
+		Timeline: e.label.Timeline, StartLSN: e.label.Start, StopLSN: e.stop.LSN,
+		StartTime: e.start.Time.UTC(), StopTime: e.stop.Time.UTC(),
+		Label: e.label.Raw, TablespaceMap: e.stop.TablespaceMap,
+		Checksums: b.control.DataChecksums(),
 		Settings: repository.Settings{
 			MaxConnections: b.control.MaxConnections, MaxWorkerProcesses: b.control.MaxWorkers,
 			MaxWalSenders: b.control.MaxWALSenders, MaxPreparedXacts: b.control.MaxPreparedXact,
@@ -265,20 +303,43 @@ func (b *backup) manifest(label pg.BackupLabel, start client.BackupStart, stop c
 			DataPageChecksumVer: int(b.control.ChecksumVersion),
 		},
 	}
-	spaces, err := pg.ParseTablespaceMap(b.server.Version.Major(), stop.TablespaceMap)
+	spaces, err := pg.ParseTablespaceMap(b.server.Version.Major(), e.stop.TablespaceMap)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, t := range spaces {
 		m.Tablespaces = append(m.Tablespaces, repository.Tablespace{Oid: t.OID, Location: t.Path})
 	}
-	for _, f := range files.Files {
-		if f.Kind == repository.RegularFile {
+	return m, nil
+}
+
+// copied tells in the manifest what was stored, and lists it.
+func (b *backup) copied(m *repository.Manifest) (*repository.Files, error) {
+	c := b.copier
+	files, err := c.files()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(c.bad, func(x, y repository.BadPage) int {
+		if x.Path != y.Path {
+			return bytes.Compare([]byte(x.Path), []byte(y.Path))
+		}
+		return int(x.Block) - int(y.Block)
+	})
+	m.NewBytes, m.Stored, m.BadPages = c.fresh, c.stored, c.bad
+	count(m, files)
+	return files, nil
+}
+
+// count tells in the manifest how much a list of files is.
+func count(m *repository.Manifest, files *repository.Files) {
+	m.Files, m.DataBytes = 0, 0
+	for i := range files.Files {
+		if f := &files.Files[i]; f.Kind == repository.RegularFile {
 			m.Files++
 			m.DataBytes += f.Size
 		}
 	}
-	return m, files, nil
 }
 
 // files gathers what the workers stored, in the order of paths.

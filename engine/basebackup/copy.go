@@ -79,6 +79,7 @@ type copier struct {
 	cfg     *Config
 	start   pg.LSN
 	verify  bool
+	exact   bool  // nobody writes the files: what is short or gone is damage
 	total   int64 // bytes to read
 	entries []entry
 
@@ -194,7 +195,7 @@ func (w *worker) do(ctx context.Context, t task) error {
 func (w *worker) file(ctx context.Context, i int, from, end int64) error {
 	e := &w.c.entries[i]
 	f, err := os.Open(e.source)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !w.c.exact {
 		if from == 0 && end == e.Size {
 			w.c.mu.Lock()
 			w.c.gone[i] = true
@@ -234,6 +235,9 @@ func (w *worker) read(f *os.File, e *entry, b []byte, off int64) error {
 		if n, err = f.ReadAt(b, off); err != nil && err != io.EOF {
 			return fmt.Errorf("read %s: %w", e.Path, err)
 		}
+	}
+	if n < len(b) && w.c.exact {
+		return fmt.Errorf("read %s: it ends at %d: %w", e.Path, off+int64(n), io.ErrUnexpectedEOF)
 	}
 	clear(b[n:])
 	if e.relation && w.c.verify && f != nil {

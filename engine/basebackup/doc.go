@@ -18,6 +18,18 @@
 // that the same content gives the same frames: a backup that was interrupted is
 // taken up by reading again and storing only the frames that are not there yet.
 //
+// A snapshot is made the same way, but that its files are not read: they are cloned into
+// a directory on the server's own file system, which takes well under a second whatever
+// their size. Its list of files and its manifest are in the repository, so that it is a
+// base like any other backup; its bytes are not, unless Copy puts them there.
+//
+//	pg_backup_start ─▶ walk ─▶ clone into NAME.tmp ─▶ pg_control last ─▶ pg_backup_stop
+//	  ─▶ sync ─▶ rename to NAME ─▶ wait for WAL ─▶ manifest
+//
+// It is told from another by a random number that its directory and its manifest both
+// hold: a snapshot is where that number is, on this machine or a disk that was carried
+// to another, and nowhere else. It is removed after its manifest, and renamed before.
+//
 // The session that started the backup stays open until it is stopped; if it
 // breaks, so does the backup. Nothing is listed before the manifest is written,
 // and that is written last.

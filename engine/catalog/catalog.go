@@ -21,6 +21,7 @@ import (
 type Catalog struct {
 	l         *repository.Lineage
 	manifests []*repository.Manifest
+	absent    []Absent
 	gaps      []repository.Gap
 	histories map[pg.TimelineID]pg.History
 	damaged   map[pg.TimelineID]error // histories that cannot be read
@@ -29,6 +30,7 @@ type Catalog struct {
 	inv     *inventory
 	beat    repository.Beat
 	indexes map[pg.Segment]*walindex.Index
+	details map[pg.Segment]*walindex.Index
 }
 
 // Load takes a snapshot. Damaged manifests, gaps, histories and a damaged beat are
@@ -77,10 +79,24 @@ func Load(ctx context.Context, l *repository.Lineage) (*Catalog, error) {
 			c.damaged[tli] = fmt.Errorf("the way to timeline %s cannot be read: %w", tli, err)
 		}
 	}
-	if c.manifests, err = l.Manifests(ctx); tolerate(err) != nil {
+	all, err := l.Manifests(ctx)
+	if tolerate(err) != nil {
 		return nil, err
 	}
+	c.sort(all)
 	return c, errors.Join(bad...)
+}
+
+// sort tells the backups that can be restored from the snapshots that are elsewhere.
+func (c *Catalog) sort(all []*repository.Manifest) {
+	for _, m := range all {
+		var absent *repository.AbsentError
+		if errors.As(c.l.Repository().Reach(m), &absent) {
+			c.absent = append(c.absent, Absent{m, absent})
+			continue
+		}
+		c.manifests = append(c.manifests, m)
+	}
 }
 
 // isDamage tells that something is stored and is not what it should be.
@@ -93,8 +109,28 @@ func isDamage(err error) bool {
 // Lineage is what the Catalog is of.
 func (c *Catalog) Lineage() *repository.Lineage { return c.l }
 
-// Backups are all backups, by the time they ended.
+// Backups are all backups that can be reached, by the time they ended.
 func (c *Catalog) Backups() []*repository.Manifest { return c.manifests }
+
+// Absent is a snapshot that is listed and cannot be reached from here, and why.
+type Absent struct {
+	*repository.Manifest
+	Err *repository.AbsentError
+}
+
+// Absent are the snapshots that cannot be reached: nothing can be restored from them.
+// They may come back, as a disk that is mounted late.
+func (c *Catalog) Absent() []Absent { return c.absent }
+
+// noBackup says why there is no backup of a name.
+func (c *Catalog) noBackup(name string) error {
+	for _, a := range c.absent {
+		if a.Name == name {
+			return a.Err
+		}
+	}
+	return &NoBackupError{name}
+}
 
 // Gaps are the declared gaps.
 func (c *Catalog) Gaps() []repository.Gap { return c.gaps }
@@ -160,7 +196,8 @@ type Window struct {
 	ToLSN    pg.LSN        `json:"toLSN"`
 }
 
-// Contains tells whether t lies in the window; both ends do.
+// Contains tells whether t lies in the window; both ends do. Where the server's clock
+// was set back From is the earliest end of a backup in it.
 func (w Window) Contains(t time.Time) bool { return !t.Before(w.From) && !t.After(w.To) }
 
 // Windows lists the windows on the path to tli, oldest first.
@@ -182,7 +219,10 @@ func (c *Catalog) Windows(ctx context.Context, tli pg.TimelineID) ([]Window, err
 			continue // some WAL of the backup itself is gone
 		}
 		if n := len(out); n > 0 && out[n-1].ToLSN >= m.StopLSN {
-			continue // within a window
+			if w := &out[n-1]; m.StopTime.Before(w.From) && end >= w.ToLSN {
+				w.From = m.StopTime // within a window, after the clock was set back
+			}
+			continue
 		}
 		w := Window{
 			Timeline: p.TimelineAt(max(end, 1) - 1), Backup: m.Name,
@@ -230,7 +270,7 @@ func (c *Catalog) endTime(ctx context.Context, p Path, m *repository.Manifest, e
 			return t, err
 		}
 		for _, tx := range x.Transactions {
-			if tx.End <= end && tx.Kind.Committed() {
+			if tx.End <= end && tx.Start >= m.StopLSN && tx.Kind.Committed() {
 				found = true
 				if at := tx.Time.Time(); at.After(t) {
 					t = at

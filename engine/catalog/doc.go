@@ -9,16 +9,32 @@
 //
 // A Catalog is a snapshot that Load takes from the repository alone; Grow moves
 // its end as more is archived. Where an index is missing, partial or damaged, the
-// WAL is read instead, so that no answer rests on less than the WAL.
+// WAL is read instead, so that no answer rests on less than the WAL. A file-system
+// snapshot is a backup like any other where its files are, and none elsewhere.
 //
-// What a time means. PostgreSQL stamps a commit before it writes the record, so
-// that times do not increase strictly along the WAL. A time T is the state just
-// before the first commit record after the backup, in WAL order, that is stamped later
-// than T. Every commit that a client saw acknowledged by T is in it: had a record
-// stamped later stood before its own, that stamp would have been taken before its own
-// record was written, and so before T. No commit stamped after T is in it, for those
-// before the backup's end are older than the backup's StopTime, and that is not after
-// T. Both hold by one clock, the server's, that is not set back: across a failover they
-// hold as far as the two clocks agree, and where a clock was set back T is looked for
-// after the newest backup that ended by T.
+// What a target means is what PostgreSQL's recovery_target_* of its kind means, and it is
+// always one record before recovery begins:
+//
+//	time    before the first end of a transaction after the backup, by commit or rollback,
+//	        that is stamped later; exclusive: at that time or later
+//	LSN     after the first record that starts there or later; exclusive: before it
+//	XID     after the end of that transaction; exclusive: before it. Of a prepared one
+//	        the second phase is the end
+//	name    after the newest restore point of that name
+//
+// Times. PostgreSQL stamps a commit before it writes the record, so that times do not
+// increase strictly along the WAL. Every commit that a client saw acknowledged by T is in
+// the state at T: had a record stamped later stood before its own, that stamp would
+// have been taken before its own record was written, and so before T. No commit stamped
+// after T is in it, for those before the backup's end are older than the backup's
+// StopTime, and that is not after T. Both hold by one clock that is not set back.
+//
+// Where it was set back, or a failover went to a host whose clock is behind, a moment
+// comes more than once. It is looked for after the newest backup that ended by T, as
+// PostgreSQL would that starts from it, and only if it does not come there after an
+// older one; the resolution's warnings name every other stretch of the log that holds
+// it, and the LSN to have that instead.
+//
+// Paths. A path is one way through the timelines. The default leads to the newest;
+// Branches lists all. A window is a stretch of one path that has no hole.
 package catalog

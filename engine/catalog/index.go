@@ -18,9 +18,92 @@ import (
 // keepIndexes bounds how many decoded indexes are kept.
 const keepIndexes = 1024
 
-// index says what the records of segment n on p say, as far as end. A whole
-// segment's index is read; where it is missing, partial or damaged, and for a
-// segment that is not whole, the WAL is.
+// keepDetails bounds how many detailed indexes that had to be made are kept: whoever
+// reads one segment after another wants the one before.
+const keepDetails = 4
+
+// Index says everything that the records of segment n on p say, as far as end: what
+// rows each transaction changed, which files and blocks. Where the stored index is
+// missing, partial or damaged, or of a version that did not say it, and for a segment
+// that is not whole, it is made from the WAL. Of transactions that were open before it
+// the segment before tells, from its index or its own WAL; then what is not known is
+// marked in the Index. The Index is not to be changed.
+func (c *Catalog) Index(ctx context.Context, p Path, n uint64, end pg.LSN) (*walindex.Index, error) {
+	g := p.Segment(n)
+	whole := c.has(g) && end >= c.inv.size.End(n)
+	if whole {
+		x, err := c.detailed(ctx, g)
+		if x != nil || err != nil {
+			return x, err
+		}
+	}
+	var prev *walindex.Index
+	if n > 0 {
+		var err error
+		if prev, err = c.before(ctx, p, n-1); err != nil {
+			return nil, err
+		}
+	}
+	x, err := c.scanSegment(ctx, p, n, end, prev)
+	if err != nil {
+		return nil, err
+	}
+	if whole {
+		c.keepDetailed(g, x)
+	}
+	return x, nil
+}
+
+// before is the index of the segment before the one that is to be made, nil if that
+// cannot be had.
+func (c *Catalog) before(ctx context.Context, p Path, n uint64) (*walindex.Index, error) {
+	g := p.Segment(n)
+	if !c.has(g) {
+		return nil, nil
+	}
+	x, err := c.detailed(ctx, g)
+	if x == nil && err == nil {
+		if x, err = c.scanSegment(ctx, p, n, c.inv.size.End(n), nil); isDamage(err) {
+			return nil, nil
+		}
+	}
+	return x, err
+}
+
+// detailed is the index of a whole segment if it was made or is stored with details,
+// else nil.
+func (c *Catalog) detailed(ctx context.Context, g pg.Segment) (*walindex.Index, error) {
+	c.mu.Lock()
+	x := c.details[g]
+	c.mu.Unlock()
+	if x != nil {
+		return x, nil
+	}
+	b, err := c.l.Index(ctx, g)
+	if err != nil {
+		if errors.Is(err, blob.ErrNotExist) || isDamage(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	if x, err := walindex.Decode(b); err == nil && x.Detailed && !x.Partial && x.Segment == g {
+		return x, nil
+	}
+	return nil, nil
+}
+
+func (c *Catalog) keepDetailed(g pg.Segment, x *walindex.Index) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.details == nil || len(c.details) >= keepDetails {
+		c.details = map[pg.Segment]*walindex.Index{}
+	}
+	c.details[g] = x
+}
+
+// index says when transactions ended in segment n on p, as far as end, and what else
+// walindex.Brief tells. A whole segment's index is read; where it is missing, partial
+// or damaged, and for a segment that is not whole, the WAL is.
 func (c *Catalog) index(ctx context.Context, p Path, n uint64, end pg.LSN) (*walindex.Index, error) {
 	g := p.Segment(n)
 	c.mu.Lock()
@@ -33,7 +116,7 @@ func (c *Catalog) index(ctx context.Context, p Path, n uint64, end pg.LSN) (*wal
 		b, err := c.l.Index(ctx, g)
 		switch {
 		case err == nil:
-			x, err := walindex.Decode(b)
+			x, err := walindex.Brief(b)
 			if err == nil && !x.Partial && x.Segment == g {
 				return c.keep(g, x), nil
 			}
@@ -41,11 +124,14 @@ func (c *Catalog) index(ctx context.Context, p Path, n uint64, end pg.LSN) (*wal
 			return nil, err
 		}
 	}
-	x, err := c.scanSegment(ctx, p, n, end)
+	x, err := c.scanSegment(ctx, p, n, end, nil)
 	if err != nil {
 		return nil, err
 	}
 	if whole {
+		if x, err = walindex.Brief(x.Encode()); err != nil {
+			return nil, err
+		}
 		c.keep(g, x)
 	}
 	return x, nil
@@ -83,21 +169,21 @@ func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64) (
 		return nil, err
 	}
 	size := l.Info().SegmentSize
-	old := p.TimelineAt(size.Start(n))
-	if old == g.Timeline || len(b) == int(size) {
+	if len(b) == int(size) {
 		return b, nil
 	}
-	// where a timeline ended, its own piece may reach further
-	limit, _ := p.SwitchPoint(old)
-	was, err := readPiece(ctx, l, pg.Segment{Timeline: old, Number: n})
-	if err != nil {
-		return nil, err
-	}
-	if keep := int(limit - size.Start(n)); len(was) > keep {
-		was = was[:keep]
-	}
-	if len(was) > len(b) {
-		return was, nil
+	// where timelines ended, their own pieces may reach further
+	for _, old := range p.earlier(n) {
+		was, err := readPiece(ctx, l, pg.Segment{Timeline: old.Timeline, Number: n})
+		if err != nil {
+			return nil, err
+		}
+		if keep := int(old.End - size.Start(n)); len(was) > keep {
+			was = was[:keep]
+		}
+		if len(was) > len(b) {
+			b = was
+		}
 	}
 	return b, nil
 }
@@ -122,8 +208,9 @@ func readPiece(ctx context.Context, l *repository.Lineage, g pg.Segment) ([]byte
 	return b, nil
 }
 
-// scanSegment makes the index of segment n from the WAL.
-func (c *Catalog) scanSegment(ctx context.Context, p Path, n uint64, end pg.LSN) (*walindex.Index, error) {
+// scanSegment makes the index of segment n from the WAL. prev, the index of the segment
+// before, tells which transactions are open; without it rows are counted from there on.
+func (c *Catalog) scanSegment(ctx context.Context, p Path, n uint64, end pg.LSN, prev *walindex.Index) (*walindex.Index, error) {
 	raw, err := c.raw(ctx, p, n)
 	if err != nil {
 		return nil, err
@@ -139,6 +226,9 @@ func (c *Catalog) scanSegment(ctx context.Context, p Path, n uint64, end pg.LSN)
 		return nil, err
 	}
 	var b walindex.Builder
+	if prev != nil {
+		b.Resume(prev)
+	}
 	b.Begin(p.Segment(n), partial)
 	err = s.Feed(raw, b.Add)
 	var ended *walscan.EndError

@@ -3,6 +3,8 @@
 package catalog
 
 import (
+	"slices"
+
 	"github.com/kbcli/kbcli/engine/pg"
 )
 
@@ -32,6 +34,15 @@ func (p Path) Segment(n uint64) pg.Segment {
 	return pg.Segment{Timeline: p.Timeline, Number: n}
 }
 
+// Until is the path as it led to tli, one of its own timelines.
+func (p Path) Until(tli pg.TimelineID) Path {
+	i := slices.IndexFunc(p.Entries, func(e pg.HistoryEntry) bool { return e.Timeline == tli })
+	if i < 0 {
+		return p
+	}
+	return Path{pg.History{Timeline: tli, Entries: p.Entries[:i:i]}, p.size}
+}
+
 // owns tells whether what timeline tli wrote from from to to lies on this path.
 func (p Path) owns(tli pg.TimelineID, from, to pg.LSN) bool {
 	return p.TimelineAt(from) == tli && (to == from || p.TimelineAt(to-1) == tli)
@@ -50,17 +61,29 @@ func (p Path) reach(inv *inventory, at pg.LSN) pg.LSN {
 		if t, ok := inv.tails[g]; ok && t > end {
 			end = t
 		}
-		// where a timeline ended, its own last piece may reach further than the
-		// next one's first
-		if old := p.TimelineAt(p.size.Start(n)); old != g.Timeline {
-			own := pg.Segment{Timeline: old, Number: n}
-			limit, _ := p.SwitchPoint(old)
+		// where timelines ended, their own pieces may reach further than the
+		// last one's first
+		for _, old := range p.earlier(n) {
+			own := pg.Segment{Timeline: old.Timeline, Number: n}
 			t := inv.tails[own]
 			if inv.has(own) {
 				t = p.size.End(n)
 			}
-			end = max(end, min(t, limit))
+			end = max(end, min(t, old.End))
 		}
 		return end
 	}
+}
+
+// earlier are the timelines that end in segment n, with their ends, the newest
+// first: the file of each begins with a copy of what its ancestors wrote there. One
+// that ends where the segment does has it whole.
+func (p Path) earlier(n uint64) []pg.HistoryEntry {
+	var out []pg.HistoryEntry
+	for _, e := range slices.Backward(p.Entries) {
+		if e.End > p.size.Start(n) && e.End < p.size.End(n) {
+			out = append(out, e)
+		}
+	}
+	return out
 }

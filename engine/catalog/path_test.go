@@ -104,6 +104,8 @@ func TestPathReach(t *testing.T) {
 		{"a stray branch does not help", pathTo(), spans{1: {{0, 2}}, 2: {{2, 9}}}, nil, at(0, 5), at(2, 0)},
 		{"along the branch that was left", pathTo(), spans{1: {{0, 4}}, 2: {{2, 9}}}, tails{{Timeline: 1, Number: 4}: at(4, 1)}, at(0, 5), at(4, 1)},
 		{"two switches in one segment", pathTo(at(2, 7), at(2, 9)), spans{1: {{0, 2}}, 3: {{2, 4}}}, nil, at(0, 5), at(4, 0)},
+		{"the last of two has nothing yet", pathTo(at(2, 7), at(2, 90)), spans{1: {{0, 3}}, 2: {{2, 3}}}, nil, at(0, 5), at(2, 90)},
+		{"the last of two has less", pathTo(at(2, 7), at(2, 90)), spans{1: {{0, 2}}}, tails{{Timeline: 2, Number: 2}: at(2, 80), {Timeline: 3, Number: 2}: at(2, 50)}, at(0, 5), at(2, 80)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inv := &inventory{size: mib, whole: test.whole, tails: test.tails}

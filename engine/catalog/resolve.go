@@ -12,71 +12,6 @@ import (
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
-// Target is the moment somebody wants back. Exactly one of Time, Latest, Backup and
-// At is set.
-type Target struct {
-	Time      time.Time // commits stamped later are lost
-	Exclusive bool      // commits stamped exactly Time are lost too
-	Latest    bool      // all that the repository holds
-	Backup    string    // as soon as this backup is consistent
-	// At is what a target was found to mean before, with the backup to start from:
-	// it is taken as it is.
-	At       *Found
-	Timeline pg.TimelineID // the path that leads there; 0 is to the newest
-}
-
-// Found is a resolved target, as it is written down.
-type Found struct {
-	Stop   Stop
-	Backup string
-}
-
-// String names the target for people.
-func (t Target) String() string {
-	switch {
-	case t.Latest:
-		return "latest"
-	case t.Backup != "":
-		return "backup " + t.Backup
-	case t.At != nil:
-		return "LSN " + t.At.Stop.LSN.String()
-	}
-	return t.Time.UTC().Format("2006-01-02 15:04:05.999999Z07:00")
-}
-
-// OutsideWindowError says that a target lies in no window.
-type OutsideWindowError struct {
-	Target  Target
-	Windows []Window
-}
-
-func (e *OutsideWindowError) Error() string {
-	if len(e.Windows) == 0 {
-		return fmt.Sprintf("%s cannot be reached: there is no window yet", e.Target)
-	}
-	return fmt.Sprintf("%s lies in no recoverable window", e.Target)
-}
-
-// GapError says that a target lies between two windows, where WAL is missing.
-type GapError struct {
-	Target        Target
-	Before, After Window
-	Gap           *repository.Gap // the declared reason, if there is one
-}
-
-func (e *GapError) Error() string {
-	why := "its WAL is missing"
-	if e.Gap != nil {
-		why = e.Gap.Reason
-	}
-	return fmt.Sprintf("%s lies in a gap of the archive: %s", e.Target, why)
-}
-
-// NoBackupError says that a backup which was named is not there.
-type NoBackupError struct{ Name string }
-
-func (e *NoBackupError) Error() string { return fmt.Sprintf("backup %q does not exist", e.Name) }
-
 // Stop is the one byte of WAL at which a recovery ends.
 type Stop struct {
 	// LSN is the start of a record: the first that is not replayed, or with
@@ -90,6 +25,9 @@ type Stop struct {
 	Next pg.LSN
 }
 
+// keeps tells whether the record that starts at lsn is replayed.
+func (s Stop) keeps(lsn pg.LSN) bool { return lsn < s.LSN || s.Inclusive && lsn == s.LSN }
+
 // Resolution is a target found in the WAL.
 type Resolution struct {
 	Target Target
@@ -97,14 +35,24 @@ type Resolution struct {
 	Path   Path
 	Backup *repository.Manifest
 	Stop   Stop
+	// ReadTo is the end of the last record that recovery must be able to read: one
+	// that it stops before is read too.
+	ReadTo pg.LSN
 	// Time is the moment that is reached: what was asked for, or the latest
 	// that is proven.
 	Time      time.Time
 	LastKept  *walindex.Transaction // the last commit before the stop; nil: none since the backup began
 	FirstLost *walindex.Transaction // the first commit after it; nil: none is known
-	Settings  repository.Settings   // the greatest that replay demands
+	// LastEnded is the last end of a transaction, also by rollback, that PostgreSQL
+	// notes the time of on its way; nil: none.
+	LastEnded *walindex.Transaction
+	Settings  repository.Settings // the greatest that replay demands
 	// Tablespaces are made by the replay, where they stood on the source.
 	Tablespaces []walindex.Tablespace
+	// Prepared are transactions that are prepared at the stop and will be again.
+	Prepared []Prepared
+	// Warnings say what else the target could mean, and what will surprise; for people.
+	Warnings []string
 }
 
 // Resolve finds the one byte that a target means, and the backup to start from.
@@ -120,30 +68,27 @@ func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.At != nil {
+	switch {
+	case t.At != nil:
 		return c.resolveFound(ctx, t, p, windows)
-	}
-	w, err := c.choose(t, windows)
-	if err != nil {
-		return nil, err
-	}
-	r := &Resolution{Target: t, Window: w, Path: p, Time: t.Time}
-	if t.Latest {
-		r.Time = w.To
-	}
-	for _, m := range c.manifests {
-		if c.within(p, m, w) && !m.StopTime.After(r.Time) && (r.Backup == nil || m.StopLSN >= r.Backup.StopLSN) {
-			r.Backup = m
+	case len(windows) == 0:
+		return nil, &OutsideWindowError{Target: t}
+	case t.Earliest:
+		r, err := c.resolveBackup(ctx, Target{Backup: windows[0].Backup})
+		if err == nil {
+			r.Target = t
 		}
+		return r, err
+	case t.Latest:
+		return c.resolveLatest(ctx, t, p, windows[len(windows)-1])
+	case t.LSN != 0:
+		return c.resolveLSN(ctx, t, p, windows)
+	case t.XID != 0:
+		return c.resolveXID(ctx, t, p, windows)
+	case t.Name != "":
+		return c.resolveName(ctx, t, p, windows)
 	}
-	if r.Backup == nil {
-		return nil, &OutsideWindowError{t, windows}
-	}
-	r.Settings = r.Backup.Settings
-	if err := c.find(ctx, r); err != nil {
-		return nil, err
-	}
-	return r, nil
+	return c.resolveTime(ctx, t, p, windows)
 }
 
 // within tells whether a window can be reached from a backup. One that ended in the
@@ -152,29 +97,27 @@ func (c *Catalog) within(p Path, m *repository.Manifest, w Window) bool {
 	return m.StopLSN >= w.FromLSN && m.StopLSN <= w.ToLSN && p.owns(m.Timeline, m.StartLSN, m.StopLSN) && c.reach(p, m) >= w.ToLSN
 }
 
-func (c *Catalog) choose(t Target, windows []Window) (Window, error) {
-	if t.Latest && len(windows) > 0 {
-		return windows[len(windows)-1], nil
-	}
-	for _, w := range windows {
-		if w.Contains(t.Time) {
-			return w, nil
+// base is the newest backup in w that is consistent by lsn; nil is none.
+func (c *Catalog) base(p Path, w Window, lsn pg.LSN, may func(*repository.Manifest) bool) *repository.Manifest {
+	var best *repository.Manifest
+	for _, m := range c.manifests {
+		if m.StopLSN > lsn || may != nil && !may(m) || !c.within(p, m, w) {
+			continue
+		}
+		// of a snapshot and its copy, the one that is there at once
+		if best == nil || m.StopLSN > best.StopLSN || m.StopLSN == best.StopLSN && best.Snapshot == nil {
+			best = m
 		}
 	}
-	for i := 1; i < len(windows); i++ {
-		before, after := windows[i-1], windows[i]
-		if t.Time.After(before.To) && t.Time.Before(after.From) {
-			e := &GapError{Target: t, Before: before, After: after}
-			for _, g := range c.gaps {
-				if g.From >= before.ToLSN && g.To <= after.FromLSN {
-					e.Gap = &g
-					break
-				}
-			}
-			return Window{}, e
-		}
+	return best
+}
+
+func (c *Catalog) resolveLatest(ctx context.Context, t Target, p Path, w Window) (*Resolution, error) {
+	r := &Resolution{Target: t, Window: w, Path: p, Time: w.To, Backup: c.base(p, w, w.ToLSN, nil)}
+	if r.Backup == nil {
+		return nil, &OutsideWindowError{Target: t, Windows: []Window{w}}
 	}
-	return Window{}, &OutsideWindowError{t, windows}
+	return r, c.find(ctx, r, nil)
 }
 
 func (c *Catalog) resolveBackup(ctx context.Context, t Target) (*Resolution, error) {
@@ -190,16 +133,13 @@ func (c *Catalog) resolveBackup(ctx context.Context, t Target) (*Resolution, err
 			return nil, err
 		}
 		r := &Resolution{
-			Target: t, Path: p, Backup: m, Time: m.StopTime, Settings: m.Settings,
+			Target: t, Path: p, Backup: m, Time: m.StopTime,
 			Window: Window{Timeline: m.Timeline, Backup: m.Name, From: m.StopTime, To: m.StopTime, FromLSN: m.StopLSN, ToLSN: m.StopLSN},
+			Stop:   Stop{LSN: m.StopLSN, Immediate: true, Next: m.StopLSN},
 		}
-		if err := c.find(ctx, r); err != nil {
-			return nil, err
-		}
-		r.Stop = Stop{LSN: m.StopLSN, Immediate: true, Next: m.StopLSN}
-		return r, nil
+		return r, c.find(ctx, r, nil)
 	}
-	return nil, &NoBackupError{t.Backup}
+	return nil, c.noBackup(t.Backup)
 }
 
 // resolveFound takes up a target that was resolved before: what was promised then is
@@ -213,80 +153,128 @@ func (c *Catalog) resolveFound(ctx context.Context, t Target, p Path, windows []
 			continue
 		}
 		for _, w := range windows {
-			if !c.within(p, m, w) || t.At.Stop.LSN < m.StopLSN || t.At.Stop.LSN > w.ToLSN {
+			if !c.within(p, m, w) || t.At.Stop.LSN < m.StopLSN && t.At.Stop.Next < m.StopLSN || t.At.Stop.LSN > w.ToLSN {
 				continue
 			}
-			r := &Resolution{Target: t, Window: w, Path: p, Backup: m, Settings: m.Settings}
-			if err := c.find(ctx, r); err != nil {
+			r := &Resolution{Target: t, Window: w, Path: p, Backup: m, Stop: t.At.Stop}
+			if err := c.find(ctx, r, nil); err != nil {
 				return nil, err
 			}
-			r.Stop, r.Time = t.At.Stop, m.StopTime
-			if r.LastKept != nil && r.LastKept.Time.Time().After(r.Time) {
-				r.Time = r.LastKept.Time.Time()
-			}
+			r.Time = r.moment()
 			return r, nil
 		}
-		return nil, &OutsideWindowError{t, windows}
+		return nil, &OutsideWindowError{Target: t, Windows: windows}
 	}
-	return nil, &NoBackupError{t.At.Backup}
+	return nil, c.noBackup(t.At.Backup)
 }
 
-// find walks the WAL from the backup to the stop.
-func (c *Catalog) find(ctx context.Context, r *Resolution) error {
-	end := r.Window.ToLSN
-	size := c.inv.size
+// moment is the time of what is reached, by the commits that are kept.
+func (r *Resolution) moment() time.Time {
+	if x := r.LastKept; x != nil && x.Start >= r.Backup.StopLSN {
+		return x.Time.Time()
+	}
+	return r.Backup.StopTime
+}
+
+// find walks the WAL from the backup to the stop, and on to the first commit after
+// it. Without a stop, ends tells of an end of a transaction after the backup whether
+// recovery stops before it; where none does, or ends is nil, the stop is after the last
+// record of the window.
+func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.Transaction) bool) error {
+	end, size := r.Window.ToLSN, c.inv.size
+	r.Settings = r.Backup.Settings
+	known := r.Stop != Stop{} // or found on the way
 	last := Stop{LSN: r.Backup.StopLSN, Immediate: true, Next: r.Backup.StopLSN}
-	for n := size.Number(r.Backup.StartLSN); size.Start(n) < end; n++ {
-		if err := ctx.Err(); err != nil {
-			return err
+	open, err := c.preparedInBackup(ctx, r.Backup)
+	if err != nil {
+		return err
+	}
+	var ended *walindex.Transaction // the one before LastEnded
+	from, lastSegment, upto := size.Number(r.Backup.StartLSN), size.Number(max(end, 1)-1), end
+	if r.Stop.Immediate && c.has(r.Path.Segment(lastSegment)) {
+		upto = size.End(lastSegment) // the index that there is says more than is asked
+	}
+	err = c.eachIndex(ctx, r.Path, from, lastSegment+1, upto, func(n uint64, x *walindex.Index, err error) error {
+		beyond := known && size.Start(n) > r.Stop.Next
+		if beyond && err != nil && isDamage(err) {
+			return errEnough // nothing that is replayed
 		}
-		upto := end
-		if r.Target.Backup != "" && c.has(r.Path.Segment(n)) {
-			upto = size.End(n) // the index that there is says more than is asked
-		}
-		x, err := c.index(ctx, r.Path, n, upto)
 		if err != nil {
 			return err
 		}
-		if x.Partial && size.Start(n) > r.Backup.StartLSN {
+		if x.Partial && !beyond && size.Start(n) > r.Backup.StartLSN {
 			return fmt.Errorf("read WAL segment %s: the record that reaches into it cannot be read", size.Name(r.Path.Segment(n)))
 		}
 		for i := range x.Transactions {
 			tx := &x.Transactions[i]
-			if !tx.Kind.Committed() || tx.End > upto || tx.Start < r.Backup.StartLSN {
+			if tx.Start < r.Backup.StartLSN || tx.End > end && !r.Stop.Immediate {
 				continue
 			}
-			if tx.Start >= r.Backup.StopLSN && r.lost(tx) {
-				r.FirstLost = tx
-				r.Stop = Stop{LSN: tx.Start, Next: tx.Start}
-				r.demand(x, min(tx.Start, end))
-				return nil
+			if !known && ends != nil && tx.Kind.Ends() && tx.Start >= r.Backup.StopLSN && ends(tx) {
+				r.Stop, known = Stop{LSN: tx.Start, Next: tx.Start}, true
 			}
-			r.LastKept = tx
+			if known && tx.Start == r.Stop.LSN {
+				r.ReadTo = tx.End
+			}
+			if known && !r.Stop.keeps(tx.Start) {
+				if tx.Kind.Committed() && r.FirstLost == nil {
+					r.FirstLost = tx
+				}
+				continue
+			}
+			open.note(tx)
+			if tx.Kind.Committed() {
+				r.LastKept = tx
+			}
+			if tx.Kind.Ends() {
+				ended, r.LastEnded = r.LastEnded, tx
+			}
 		}
-		r.demand(x, end)
+		if !beyond {
+			stop := end
+			if known {
+				stop = r.Stop.Next
+			}
+			r.demand(x, stop)
+		}
 		if x.Last >= r.Backup.StopLSN {
 			last = Stop{LSN: x.Last, Inclusive: true, Next: x.Next}
 		}
+		if r.FirstLost != nil {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	r.Stop = last
+	if !known {
+		r.Stop = last
+	}
+	if x := r.LastEnded; x != nil && x.Start == r.Stop.LSN {
+		r.LastEnded = ended // it stops at this one before it notes its time
+	}
+	if err := c.readTo(ctx, r); err != nil {
+		return err
+	}
+	if r.Prepared, err = c.gids(ctx, r.Path, open, end); err != nil {
+		return err
+	}
+	r.warnPrepared()
 	return nil
 }
 
-// lost tells whether a commit after the backup is stamped later than the target.
-func (r *Resolution) lost(tx *walindex.Transaction) bool {
-	switch {
-	case r.Target.Latest:
-		return false
-	case r.Target.Backup != "":
-		return true // who calls asks only of commits after it
-	case r.Target.At != nil && r.Target.At.Stop.Inclusive:
-		return tx.Start > r.Target.At.Stop.LSN
-	case r.Target.At != nil:
-		return tx.Start >= r.Target.At.Stop.LSN
+// readTo finds the end of the record that recovery stops before.
+func (c *Catalog) readTo(ctx context.Context, r *Resolution) error {
+	if r.ReadTo == 0 && !r.Stop.Immediate && !r.Stop.Inclusive {
+		at, err := c.recordAt(ctx, r.Path, r.Stop.LSN, r.Window.ToLSN)
+		if err != nil {
+			return err
+		}
+		r.ReadTo = at.end
 	}
-	at := tx.Time.Time()
-	return at.After(r.Target.Time) || r.Target.Exclusive && at.Equal(r.Target.Time)
+	r.ReadTo = max(r.ReadTo, r.Stop.Next)
+	return nil
 }
 
 // demand notes what the records before stop demand: settings and tablespaces.

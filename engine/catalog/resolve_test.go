@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,23 +24,31 @@ func as(k walscan.XactKind, tx walindex.Transaction) walindex.Transaction {
 	return tx
 }
 
+// ended gives the end of a prepared transaction the number of that which was prepared
+// at lsn.
+func ended(tx walindex.Transaction, lsn pg.LSN) walindex.Transaction {
+	tx.XID = pg.XID(lsn)
+	return tx
+}
+
 // story is what most tests tell: a backup that ends at 1/200 at second 10, and commits
-// whose times are not in their order. Abort and prepare say nothing.
+// whose times are not in their order. What was rolled back counts as PostgreSQL counts it;
+// to be prepared says nothing.
 func story(t *testing.T) *world {
 	w := newWorld(t, repository.LineageInfo{})
 	w.segment(1, 1, commits(
 		commit(at(1, 50), 1), // before the backup began
 		commit(at(1, 150), 9),
 		commit(at(1, 300), 11),
-		as(walscan.Abort, commit(at(1, 350), 99)),
+		as(walscan.Abort, commit(at(1, 350), 12.5)),
 		as(walscan.Prepare, commit(at(1, 360), 99)),
-		as(walscan.AbortPrepared, commit(at(1, 370), 99)),
+		ended(as(walscan.AbortPrepared, commit(at(1, 370), 12.6)), at(1, 360)),
 		commit(at(1, 400), 13),
 		commit(at(1, 500), 12),
 	))
 	w.segment(1, 2, commits(
 		commit(at(2, 100), 15),
-		as(walscan.CommitPrepared, commit(at(2, 200), 15)),
+		as(walscan.CommitPrepared, commit(at(2, 200), 15)), // prepared before the backup
 		commit(at(2, 300), 15),
 	))
 	w.segment(1, 3, walindex.Index{})
@@ -73,6 +82,11 @@ func before(backup string, stop, kept pg.LSN) string {
 	return fmt.Sprintf("%s: before %s, next %s, kept %s, lost %s", backup, stop, stop, kept, stop)
 }
 
+// aborted is a stop before an end by rollback.
+func aborted(backup string, stop, kept, lost pg.LSN) string {
+	return fmt.Sprintf("%s: before %s, next %s, kept %s, lost %s", backup, stop, stop, kept, lost)
+}
+
 func TestResolve(t *testing.T) {
 	w := story(t)
 	w.backup("b", 1, at(2, 110), at(2, 250), 16)
@@ -85,9 +99,9 @@ func TestResolve(t *testing.T) {
 	}{
 		{"the window's first moment", Target{Time: clock(10)}, before("a", at(1, 300), at(1, 150))},
 		{"between", Target{Time: clock(10.5)}, before("a", at(1, 300), at(1, 150))},
-		{"a commit's own time", Target{Time: clock(11)}, before("a", at(1, 400), at(1, 300))},
+		{"a commit's own time", Target{Time: clock(11)}, aborted("a", at(1, 350), at(1, 300), at(1, 400))},
 		{"exclusive", Target{Time: clock(11), Exclusive: true}, before("a", at(1, 300), at(1, 150))},
-		{"stamped later but written before", Target{Time: clock(12)}, before("a", at(1, 400), at(1, 300))},
+		{"stamped later but written before", Target{Time: clock(12)}, aborted("a", at(1, 350), at(1, 300), at(1, 400))},
 		{"all of them", Target{Time: clock(13)}, before("a", at(2, 100), at(1, 500))},
 		{"a microsecond before", Target{Time: clock(13).Add(-time.Microsecond)}, before("a", at(1, 400), at(1, 300))},
 		{"a nanosecond before", Target{Time: clock(13).Add(-time.Nanosecond)}, before("a", at(1, 400), at(1, 300))},
@@ -127,8 +141,8 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// What a time means, said another way: the longest beginning of the commits after
-// the backup of which none is stamped later.
+// What a time means, said another way: the longest beginning of the ends of transactions
+// after the backup of which none is stamped later, as PostgreSQL has it.
 func TestResolveMeansWhatItSays(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 60 {
@@ -140,11 +154,10 @@ func TestResolveMeansWhatItSays(t *testing.T) {
 				tx := commit(at(n, 300+i*100), 10+float64(r.IntN(12)))
 				if r.IntN(4) == 0 {
 					tx.Kind = walscan.Abort
-				} else {
-					all = append(all, tx)
 				}
 				txs = append(txs, tx)
 			}
+			all = append(all, txs...)
 			w.segment(1, n, commits(txs...))
 		}
 		w.backup("a", 1, at(1, 100), at(1, 200), 10)
@@ -152,6 +165,14 @@ func TestResolveMeansWhatItSays(t *testing.T) {
 		ws, err := c.Windows(t.Context(), 0)
 		if err != nil || len(ws) != 1 {
 			t.Fatal(err)
+		}
+		start := func(txs []walindex.Transaction) (lsn pg.LSN) { // of the first commit
+			for _, tx := range txs {
+				if tx.Kind.Committed() {
+					return tx.Start
+				}
+			}
+			return 0
 		}
 		for s := 10.0; !clock(s).After(ws[0].To); s += 0.5 {
 			kept := 0
@@ -162,11 +183,20 @@ func TestResolveMeansWhatItSays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if lost := got.FirstLost; kept < len(all) != (lost != nil) || lost != nil && lost.Start != all[kept].Start || lost != nil && got.Stop.LSN != lost.Start {
-				t.Errorf("at %g of %v: %s, want %d kept", s, all, brief(got, nil), kept)
+			var stop pg.LSN
+			if kept < len(all) {
+				stop = all[kept].Start
 			}
-			if got.LastKept != nil != (kept > 0) || kept > 0 && got.LastKept.Start != all[kept-1].Start {
-				t.Errorf("at %g: %s, want %d kept", s, brief(got, nil), kept)
+			back := slices.Clone(all[:kept])
+			slices.Reverse(back)
+			of := func(tx *walindex.Transaction) pg.LSN {
+				if tx == nil {
+					return 0
+				}
+				return tx.Start
+			}
+			if stop != 0 && got.Stop != (Stop{LSN: stop, Next: stop}) || of(got.LastKept) != start(back) || of(got.FirstLost) != start(all[kept:]) {
+				t.Errorf("at %g of %v: %s, want %d kept", s, all, brief(got, nil), kept)
 			}
 		}
 	}

@@ -320,6 +320,8 @@ func TestFilesRefuses(t *testing.T) {
 func FuzzFiles(f *testing.F) {
 	f.Add(someFiles().encode())
 	f.Add((&Files{}).encode())
+	_, snapshot := snapshotOf("s")
+	f.Add(snapshot.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := parseFiles(b)
 		if err != nil {

@@ -22,11 +22,13 @@ const (
 	Symlink
 )
 
-// Files says which bytes of which frame are which block of which file.
+// Files says which bytes of which frame are which block of which file. Those of a
+// snapshot are listed alone, with their sizes: no pack, no frame and no extent.
 type Files struct {
-	Packs  []PackRef
-	Frames []Frame
-	Files  []File
+	Snapshot bool `json:",omitempty"`
+	Packs    []PackRef
+	Frames   []Frame
+	Files    []File
 }
 
 // Frame is a frame of the pack Packs[Pack].
@@ -54,7 +56,10 @@ type Extent struct {
 	Skip   uint32
 }
 
-const filesMagic = "F1"
+const (
+	filesMagic    = "F1"
+	snapshotMagic = "S1"
+)
 
 // A path takes little room in the table, where it shares what it has in common with
 // the one before: these bound what it takes in memory.
@@ -65,6 +70,9 @@ var maxPaths = 1 << 30 // of all together; a test needs less
 // encode writes the columns of FORMAT.md, not yet compressed.
 func (f *Files) encode() []byte {
 	b := []byte(filesMagic)
+	if f.Snapshot {
+		b = []byte(snapshotMagic)
+	}
 	b = binary.AppendUvarint(b, uint64(len(f.Packs)))
 	for _, p := range f.Packs {
 		b = appendString(b, p.Backup)
@@ -119,11 +127,15 @@ func (e *File) append(b []byte, before string) []byte {
 
 // parseFiles reads what encode writes and checks every reference in it.
 func parseFiles(b []byte) (*Files, error) {
-	if !strings.HasPrefix(string(b[:min(len(b), 2)]), filesMagic) {
+	f := &Files{}
+	switch string(b[:min(len(b), 2)]) {
+	case filesMagic:
+	case snapshotMagic:
+		f.Snapshot = true
+	default:
 		return nil, fmt.Errorf("its list of files does not begin as one")
 	}
 	c := wire.Reader{B: b[2:]}
-	f := &Files{}
 	n := c.Count(2)
 	f.Packs = make([]PackRef, 0, n)
 	for range n {
@@ -208,6 +220,12 @@ func (f *Files) parseFile(c *wire.Reader, before string) File {
 		}
 		total += int64(x.Length)
 		e.Extents = append(e.Extents, x)
+	}
+	if f.Snapshot {
+		if n > 0 {
+			c.Fail("a snapshot's file has extents")
+		}
+		return e
 	}
 	if c.Err() == nil && total != e.Size {
 		c.Fail(fmt.Sprintf("the extents of %q give %d bytes, not %d", e.Path, total, e.Size))

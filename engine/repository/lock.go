@@ -61,6 +61,12 @@ const keepGenerations = 8
 //
 // Context gives a context that ends when the lock is lost.
 func (r *Repository) Lock(ctx context.Context, name, holder string, ttl, wait time.Duration) (*Lock, error) {
+	return r.LockFrom(ctx, name, holder, ttl, wait, func(string) bool { return false })
+}
+
+// LockFrom is Lock, but takes a lock at once from a holder of whom the caller knows
+// that it is gone for good, such as a process that was killed.
+func (r *Repository) LockFrom(ctx context.Context, name, holder string, ttl, wait time.Duration, gone func(holder string) bool) (*Lock, error) {
 	if ttl < 3*time.Second {
 		return nil, fmt.Errorf("lock %s: a time to live of %s is too short to renew", name, ttl)
 	}
@@ -86,7 +92,7 @@ func (r *Repository) Lock(ctx context.Context, name, holder string, ttl, wait ti
 		if err != nil {
 			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
-		if top.free() || overdue && top.same(seen) {
+		if top.free() || overdue && top.same(seen) || gone(top.doc.Holder) {
 			l, err := r.takeLock(ctx, name, top.gen+1, lockDoc{Holder: holder, Token: randomID(16), TTL: ttl})
 			if err == nil {
 				return l, nil

@@ -17,10 +17,17 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 )
 
+// The types of backups. One that this program does not know is not read.
+const (
+	TypeFull        = "full"
+	TypeIncremental = "incremental"
+	TypeSnapshot    = "snapshot"
+)
+
 // Manifest describes one backup. It is the last object a backup writes.
 type Manifest struct {
 	Name    string `json:"name"`
-	Type    string `json:"type"` // full, incremental
+	Type    string `json:"type"`
 	Manual  bool   `json:"manual,omitempty"`
 	Version int    `json:"version"` // of the server, as 150020
 
@@ -42,6 +49,10 @@ type Manifest struct {
 	Stored    int64     `json:"stored"`    // bytes its own objects take, but for this one
 	FilesSum  uint64    `json:"filesSum,string"`
 	Written   time.Time `json:"written"` // by this host's clock
+
+	// Snapshot is where the files of a snapshot lie, and nil for every other type:
+	// the repository holds their bytes.
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
 
 	// Uses lists the packs of other backups, by their names.
 	Uses map[string][]uint32 `json:"uses,omitempty"`
@@ -90,7 +101,11 @@ func (l *Lineage) PutBackup(ctx context.Context, m *Manifest, f *Files) error {
 		return err
 	}
 	raw := f.encode()
-	if _, err := parseFiles(raw); err != nil {
+	parsed, err := parseFiles(raw)
+	if err != nil {
+		return fmt.Errorf("backup %s: %w", m.Name, err)
+	}
+	if err := m.check(parsed); err != nil {
 		return fmt.Errorf("backup %s: %w", m.Name, err)
 	}
 	packed := Compress(nil, raw)
@@ -145,6 +160,14 @@ func (l *Lineage) Manifest(ctx context.Context, name string) (*Manifest, error) 
 	}
 	if m.Name != name || m.StopLSN < m.StartLSN || m.StartLSN == 0 || m.Timeline == 0 {
 		return nil, &CorruptError{key, "it describes another backup or none"}
+	}
+	switch m.Type {
+	case TypeFull, TypeIncremental, TypeSnapshot:
+	default:
+		return nil, fmt.Errorf("backup %s is of type %q, which this kbcli does not know: use a newer kbcli", name, m.Type)
+	}
+	if (m.Type == TypeSnapshot) != (m.Snapshot != nil) {
+		return nil, &CorruptError{key, "it does not say whether its files lie in the repository"}
 	}
 	return m, nil
 }
@@ -213,6 +236,9 @@ func (l *Lineage) Files(ctx context.Context, m *Manifest) (*Files, error) {
 	}
 	f, err := parseFiles(raw)
 	if err != nil {
+		return nil, &CorruptError{key, err.Error()}
+	}
+	if err := m.check(f); err != nil {
 		return nil, &CorruptError{key, err.Error()}
 	}
 	return f, nil

@@ -34,6 +34,7 @@ type Repository struct {
 	names      []string // the recipients, as text
 	identities []age.Identity
 	clock      func() time.Time
+	snapshots  func(*Manifest) error
 }
 
 // Options of Create and Open.
@@ -46,6 +47,9 @@ type Options struct {
 	Identities string
 	// Clock is asked for the present.
 	Clock func() time.Time
+	// Snapshots says whether the files of a snapshot can be reached: nil if they
+	// can. Without it none can.
+	Snapshots func(*Manifest) error
 }
 
 type repositoryDoc struct {
@@ -66,7 +70,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{store: store, clock: o.Clock}
+	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots}
 	sealed, err := r.seal(KindRepository, "repository", b, 0)
 	if err != nil {
 		return nil, err
@@ -86,7 +90,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 
 // Open opens the repository in store, or fails with ErrNoRepository.
 func Open(ctx context.Context, store blob.Store, o Options) (*Repository, error) {
-	r := &Repository{store: store, clock: o.Clock}
+	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots}
 	b, err := r.get(ctx, KindRepository, "repository")
 	if errors.Is(err, blob.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoRepository, store)

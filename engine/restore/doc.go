@@ -20,6 +20,9 @@
 // there. If what was reached is not what was planned, that is a *NotReachedError
 // and the directory is not handed out.
 //
+// The files of a snapshot are cloned from it, or copied if the new server lies on another
+// file system; all else is the same.
+//
 // A restore that was interrupted is begun anew; it leaves a directory that cannot
 // start.
 package restore

@@ -75,7 +75,11 @@ func (p *Plan) CheckRoom(into Into) error {
 		}
 		free := int64(st.Bavail) * st.Bsize
 		size := int64(p.lineage.Info().SegmentSize)
-		need := p.BackupBytes + min(int64(p.Segments), feedAhead+4)*size + 64<<20
+		data := p.BackupBytes
+		if p.Snapshot != "" && !p.Copied {
+			data = 0 // shared with the snapshot
+		}
+		need := data + min(int64(p.Segments), feedAhead+4)*size + 64<<20
 		if free < need {
 			return &NoRoomError{dir, need, free}
 		}
@@ -86,6 +90,9 @@ func (p *Plan) CheckRoom(into Into) error {
 // Fetch unpacks the backup of the plan. What it leaves cannot be started without
 // recovery; a failed Fetch leaves a directory that cannot be started at all.
 func (p *Plan) Fetch(ctx context.Context, into Into) error {
+	if err := p.Onto(into.DataDirectory); err != nil {
+		return err
+	}
 	if err := p.CheckRoom(into); err != nil {
 		return err
 	}
@@ -101,7 +108,11 @@ func (p *Plan) Fetch(ctx context.Context, into Into) error {
 		return fmt.Errorf("restore: %w", err)
 	}
 	defer f.close()
-	if err := f.unpack(ctx); err != nil {
+	bring := f.unpack
+	if p.manifest.Snapshot != nil {
+		bring = f.clone
+	}
+	if err := bring(ctx); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	if err := f.finish(); err != nil {
@@ -202,7 +213,7 @@ func (f *fetcher) layout() error {
 					return err
 				}
 			}
-		case e.Kind == repository.RegularFile && e.Size == 0:
+		case e.Kind == repository.RegularFile && e.Size == 0 && f.plan.manifest.Snapshot == nil:
 			if err := f.write(i, nil, 0); err != nil {
 				return err
 			}

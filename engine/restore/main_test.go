@@ -70,7 +70,7 @@ func newRig(t *testing.T, server *testpg.Server, store blob.Store) *rig {
 			t.Fatal(err)
 		}
 	}
-	repo, err := repository.Create(ctx, store, repository.Options{Clock: time.Now})
+	repo, err := repository.Create(ctx, store, repository.Options{Clock: time.Now, Snapshots: basebackup.Here})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func (f *fetcher) backupManifest(extra []extraFile) ([]byte, error) {
 	}
 	b.WriteString("\"Files\": [")
 	first := true
-	line := func(path string, size int64, at time.Time, crc uint32) error {
+	line := func(path string, size int64, at time.Time, crc *uint32) error {
 		if !first {
 			b.WriteByte(',')
 		}
@@ -47,10 +47,12 @@ func (f *fetcher) backupManifest(extra []extraFile) ([]byte, error) {
 		if !utf8.ValidString(path) {
 			field = "\"Encoded-Path\": \"" + hex.EncodeToString([]byte(path)) + "\""
 		}
-		// PostgreSQL prints the four bytes of the CRC in memory order
-		sum := hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, crc))
-		fmt.Fprintf(&b, "\n{ %s, \"Size\": %d, \"Last-Modified\": \"%s GMT\", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"%s\" }",
-			field, size, at.UTC().Format("2006-01-02 15:04:05"), sum)
+		fmt.Fprintf(&b, "\n{ %s, \"Size\": %d, \"Last-Modified\": \"%s GMT\"", field, size, at.UTC().Format("2006-01-02 15:04:05"))
+		if crc != nil {
+			// PostgreSQL prints the four bytes of the CRC in memory order
+			fmt.Fprintf(&b, ", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"%s\"", hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, *crc)))
+		}
+		b.WriteString(" }")
 		return nil
 	}
 	for i := range f.files.Files {
@@ -58,16 +60,21 @@ func (f *fetcher) backupManifest(extra []extraFile) ([]byte, error) {
 		if e.Kind != repository.RegularFile {
 			continue
 		}
-		crc, err := joinSums(f.sums[i], e)
-		if err != nil {
-			return nil, err
+		var crc *uint32 // what was cloned was not read
+		if m.Snapshot == nil {
+			sum, err := joinSums(f.sums[i], e)
+			if err != nil {
+				return nil, err
+			}
+			crc = &sum
 		}
 		if err := line(e.Path, e.Size, time.UnixMicro(e.ModTime), crc); err != nil {
 			return nil, err
 		}
 	}
 	for _, x := range extra {
-		if err := line(x.name, int64(len(x.content)), m.StopTime, crc32.Checksum(x.content, castagnoli)); err != nil {
+		crc := crc32.Checksum(x.content, castagnoli)
+		if err := line(x.name, int64(len(x.content)), m.StopTime, &crc); err != nil {
 			return nil, err
 		}
 	}

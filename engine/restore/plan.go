@@ -29,22 +29,42 @@ type Plan struct {
 	BackupTime  time.Time `json:"backupTime"` // when it ended
 	BackupBytes int64     `json:"backupBytes"`
 	StoredBytes int64     `json:"storedBytes"`
+	// Snapshot is where the backup's files lie if the repository does not hold them.
+	// Copied says that they are copied from there, and not cloned, because the new
+	// server lies on another file system.
+	Snapshot string `json:"snapshot,omitempty"`
+	Copied   bool   `json:"copied,omitempty"`
 
 	// Stop is the record at which recovery ends; Inclusive tells whether it is replayed.
-	StopLSN   pg.LSN `json:"stopLSN"`
-	Inclusive bool   `json:"inclusive"`
-	Immediate bool   `json:"immediate,omitempty"` // as soon as the backup is consistent
-	EndLSN    pg.LSN `json:"endLSN"`              // what recovery must have reached
+	StopLSN pg.LSN `json:"stopLSN"`
+	// StopTimeline is what that record is of: Timeline, or one on the way to it. The
+	// restored server's history leaves off there.
+	StopTimeline pg.TimelineID `json:"stopTimeline"`
+	Inclusive    bool          `json:"inclusive"`
+	Immediate    bool          `json:"immediate,omitempty"` // as soon as the backup is consistent
+	EndLSN       pg.LSN        `json:"endLSN"`              // what recovery must have reached
+	// ReadLSN is the end of the last record that recovery reads: it reads the one
+	// that it stops before.
+	ReadLSN pg.LSN `json:"readLSN"`
 
 	Segments int           `json:"segments"`
 	WALBytes int64         `json:"walBytes"`
 	Estimate time.Duration `json:"estimate"` // nanoseconds
+	// EstimateFrom says what the estimate rests on.
+	EstimateFrom string `json:"estimateFrom"`
 
 	LastKept  *Commit `json:"lastKept,omitempty"`
 	FirstLost *Commit `json:"firstLost,omitempty"`
 
 	Settings    repository.Settings     `json:"settings"`
 	Tablespaces []repository.Tablespace `json:"tablespaces,omitempty"`
+
+	// Prepared are the transactions that will be prepared again.
+	Prepared []catalog.Prepared `json:"prepared,omitempty"`
+	// Warnings say what else the target could mean, and what will surprise.
+	Warnings []string `json:"warnings,omitempty"`
+
+	lastEnded *walindex.Transaction // whose time PostgreSQL will name as the last
 
 	path     catalog.Path
 	manifest *repository.Manifest
@@ -71,10 +91,15 @@ func commitOf(t *walindex.Transaction) *Commit {
 type TablespaceMadeError struct {
 	LSN  pg.LSN
 	Path string
+	More int // how many others are made on the way
 }
 
 func (e *TablespaceMadeError) Error() string {
-	return fmt.Sprintf("a tablespace was created at %s (LSN %s) after the backup: replay would write into that directory", e.Path, e.LSN)
+	more := ""
+	if e.More > 0 {
+		more = fmt.Sprintf(", and %d more", e.More)
+	}
+	return fmt.Sprintf("a tablespace was created at %s (LSN %s%s) after the backup: replay would write into that directory", e.Path, e.LSN, more)
 }
 
 // rates for the estimate, in bytes a second: one core of replay at a mix of full
@@ -82,6 +107,8 @@ func (e *TablespaceMadeError) Error() string {
 const (
 	replayRate = 150 << 20
 	fetchRate  = 400 << 20
+	copyRate   = 800 << 20
+	cloneRate  = 20000 // files
 )
 
 // MakePlan turns a resolved target into a plan.
@@ -92,7 +119,7 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 	}
 	if len(r.Tablespaces) > 0 {
 		first := r.Tablespaces[0]
-		return nil, &TablespaceMadeError{first.Start, first.Path}
+		return nil, &TablespaceMadeError{first.Start, first.Path, len(r.Tablespaces) - 1}
 	}
 	info := c.Lineage().Info()
 	p := &Plan{
@@ -100,16 +127,33 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 		Target: t.String(), Time: r.Time, Window: r.Window,
 		Backup: r.Backup.Name, BackupTime: r.Backup.StopTime,
 		BackupBytes: r.Backup.DataBytes, StoredBytes: r.Backup.Stored,
-		StopLSN: r.Stop.LSN, Inclusive: r.Stop.Inclusive, Immediate: r.Stop.Immediate, EndLSN: r.Stop.Next,
+		StopLSN: r.Stop.LSN, Inclusive: r.Stop.Inclusive, Immediate: r.Stop.Immediate, EndLSN: r.Stop.Next, ReadLSN: r.ReadTo,
 		LastKept: commitOf(r.LastKept), FirstLost: commitOf(r.FirstLost),
-		Settings: r.Settings, Tablespaces: r.Backup.Tablespaces,
+		Settings: r.Settings, Tablespaces: r.Backup.Tablespaces, Prepared: r.Prepared, Warnings: r.Warnings,
+		lastEnded: r.LastEnded, EstimateFrom: "typical rates",
 		path: r.Path, manifest: r.Backup, lineage: c.Lineage(),
 	}
+	if p.StopTimeline = r.Path.TimelineAt(p.StopLSN); p.Immediate {
+		p.StopTimeline = r.Backup.Timeline
+	}
 	size := info.SegmentSize
-	first, last := size.Number(r.Backup.StartLSN), size.Number(max(p.EndLSN, 1)-1)
+	first, last := size.Number(r.Backup.StartLSN), size.Number(max(p.ReadLSN, 1)-1)
 	p.Segments = int(last-first) + 1
 	p.WALBytes = int64(p.EndLSN - r.Backup.StartLSN)
-	p.Estimate = time.Duration(float64(p.BackupBytes)/fetchRate*float64(time.Second)) +
-		time.Duration(float64(p.WALBytes)/replayRate*float64(time.Second)) + time.Second
+	if r.Backup.Snapshot != nil {
+		p.Snapshot = r.Backup.Snapshot.Path
+	}
+	p.estimate()
 	return p, nil
+}
+
+func (p *Plan) estimate() {
+	fetch := float64(p.BackupBytes) / fetchRate
+	switch {
+	case p.Snapshot != "" && p.Copied:
+		fetch = float64(p.BackupBytes) / copyRate
+	case p.Snapshot != "":
+		fetch = float64(p.manifest.Files) / cloneRate
+	}
+	p.Estimate = time.Duration((fetch+float64(p.WALBytes)/replayRate)*float64(time.Second)) + time.Second
 }

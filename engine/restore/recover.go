@@ -54,16 +54,8 @@ type Reached struct {
 	// zero if none was.
 	LastCommit time.Time
 	Notes      []string // what was changed in the restored cluster, for people
-}
 
-// NotReachedError says that a recovery ended elsewhere than planned.
-type NotReachedError struct {
-	Planned pg.LSN
-	Reached pg.LSN
-}
-
-func (e *NotReachedError) Error() string {
-	return fmt.Sprintf("recovery ended at %s and not at %s as planned", e.Reached, e.Planned)
+	kept, lost xactFate // of the commits beside the stop
 }
 
 // RecoveryError says why the server did not recover, in its own words.
@@ -123,32 +115,10 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	if err := s.cleanUp(); err != nil {
 		return nil, err
 	}
-	if err := p.judge(reached.LSN); err != nil {
+	if err := p.judge(reached); err != nil {
 		return reached, err
 	}
 	return reached, syncFilesystem(r.DataDirectory)
-}
-
-// judge compares where a recovery ended with the plan. A record's start and the end
-// of the one before differ by the headers of a page between them.
-func (p *Plan) judge(reached pg.LSN) error {
-	size := p.lineage.Info().SegmentSize
-	if bodyOf(size, reached) != bodyOf(size, p.EndLSN) {
-		return &NotReachedError{p.EndLSN, reached}
-	}
-	return nil
-}
-
-// bodyOf steps over a page header that l may stand before.
-func bodyOf(size pg.SegmentSize, l pg.LSN) pg.LSN {
-	const shortHeader, longHeader = 24, 40
-	switch {
-	case size.Offset(l) == 0:
-		return l + longHeader
-	case l%pg.BlockSize == 0:
-		return l + shortHeader
-	}
-	return l
 }
 
 // feed makes the Feed of the plan's WAL.
@@ -156,9 +126,9 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 	size := p.lineage.Info().SegmentSize
 	f := &archive.Feed{
 		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
-		First: size.Number(p.manifest.StartLSN), Last: size.Number(max(p.EndLSN, 1) - 1),
+		First: size.Number(p.manifest.StartLSN), Last: size.Number(max(p.ReadLSN, 1) - 1),
 		Ahead: feedAhead, Jobs: max(r.Jobs, 1),
-		Segment: p.path.Segment,
+		Segment: p.path.Until(p.StopTimeline).Segment,
 		Fetch: func(ctx context.Context, n uint64) ([]byte, error) {
 			b, err := catalog.ReadSegment(ctx, p.lineage, p.path, n)
 			if err == nil && len(b) == 0 {
@@ -290,7 +260,9 @@ func (s *recoverer) settings() ([]string, error) {
 	}
 	set := [][2]string{
 		{"restore_command", command},
-		{"recovery_target_timeline", p.Timeline.String()},
+		// PostgreSQL notes in the new history that this one was left, wherever
+		// recovery stopped: it must be the one that the stop is on
+		{"recovery_target_timeline", p.StopTimeline.String()},
 		{"recovery_target_action", "promote"},
 		{"recovery_end_command", ""},
 		{"archive_cleanup_command", ""},
@@ -476,10 +448,13 @@ func (s *recoverer) ask(ctx context.Context, c *client.Conn) (*Reached, error) {
 		return nil, err
 	}
 	n := len(newest.Entries)
-	if n == 0 || newest.Timeline <= s.plan.Timeline {
+	if n == 0 || newest.Timeline <= s.plan.StopTimeline {
 		return nil, fmt.Errorf("the recovered server began no timeline of its own")
 	}
 	out.Timeline, out.LSN = newest.Timeline, newest.Entries[n-1].End
+	if err := s.fates(ctx, c, out); err != nil {
+		return nil, err
+	}
 	notes, err := quarantine(ctx, c, func(db string) (*client.Conn, error) {
 		return client.Connect(ctx, fmt.Sprintf("host='%s' port=5432 user='%s' dbname='%s' sslmode=disable application_name=kbcli", s.r.Scratch, s.r.Superuser, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(db)))
 	})

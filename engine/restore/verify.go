@@ -50,7 +50,8 @@ const verifyJobs = 2
 // Verify reads everything that a restore to the end of the backup m would read, and
 // checks every byte of it: each pack that its list of files names, its own and those of
 // other backups; that the list and the packs agree; and the WAL from its start to its
-// stop. It writes nothing.
+// stop. Of a snapshot, which has no checksums of its own, it checks that each file is
+// there with its size, and the pages of relations if they carry checksums. It writes nothing.
 //
 // progress, which may be nil, is told how many of the raw bytes have been read, and
 // how many there are, one call at a time and not in the caller's goroutine. Damage is a
@@ -58,7 +59,11 @@ const verifyJobs = 2
 // comes alone, as soon as it occurs.
 func Verify(ctx context.Context, l *repository.Lineage, m *repository.Manifest, progress func(done, total int64)) (*Report, error) {
 	v := &verifier{l: l, m: m, progress: progress, report: &Report{Backup: m.Name, BadPages: m.BadPages}}
-	for _, part := range []func(context.Context) error{v.files, v.history, v.wal} {
+	files := v.files
+	if m.Snapshot != nil {
+		files = v.snapshot
+	}
+	for _, part := range []func(context.Context) error{files, v.history, v.wal} {
 		if err := part(ctx); err != nil {
 			return nil, fmt.Errorf("verify backup %s: %w", m.Name, err)
 		}
@@ -106,6 +111,23 @@ func (v *verifier) files(ctx context.Context) error {
 	if err != nil {
 		return v.note("the list of files", err)
 	}
+	v.list(files)
+	var total int64
+	packs := make([][]repository.FrameInfo, len(files.Packs))
+	for _, f := range files.Frames {
+		packs[f.Pack] = append(packs[f.Pack], f.FrameInfo)
+		total += int64(f.Raw)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(verifyJobs)
+	for n, frames := range packs {
+		g.Go(func() error { return v.pack(ctx, files.Packs[n], frames, total) })
+	}
+	return g.Wait()
+}
+
+// list holds the list of files against the manifest.
+func (v *verifier) list(files *repository.Files) {
 	control := false
 	for i := range files.Files {
 		f := &files.Files[i]
@@ -120,18 +142,6 @@ func (v *verifier) files(ctx context.Context) error {
 		v.damage = append(v.damage, fmt.Errorf("the list of files has %d files of %d bytes, its manifest says %d of %d, and its control file is there: %t",
 			v.report.Files, v.report.Bytes, v.m.Files, v.m.DataBytes, control))
 	}
-	var total int64
-	packs := make([][]repository.FrameInfo, len(files.Packs))
-	for _, f := range files.Frames {
-		packs[f.Pack] = append(packs[f.Pack], f.FrameInfo)
-		total += int64(f.Raw)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(verifyJobs)
-	for n, frames := range packs {
-		g.Go(func() error { return v.pack(ctx, files.Packs[n], frames, total) })
-	}
-	return g.Wait()
 }
 
 // pack reads one pack whole. That a frame is in its table with the checksum that the

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kbcli/kbcli/engine/basebackup"
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
@@ -15,7 +16,7 @@ import (
 
 // Load reads what Plan must know of a lineage. Whatever cannot be read, a damaged
 // manifest or a store that does not answer, is an error that comes with nothing: what
-// is not seen might be what serves the promise. The caller sets Keep.
+// is not seen might be what serves the promise. The caller sets Keep and the numbers.
 func Load(ctx context.Context, l *repository.Lineage, now time.Time, ttl time.Duration) (Input, error) {
 	in := Input{Now: now, TTL: ttl, SegmentSize: l.Info().SegmentSize, Tails: map[pg.Segment]pg.LSN{}}
 	// WAL first: that of a backup which ends meanwhile is missed, and then it is
@@ -50,6 +51,11 @@ func Load(ctx context.Context, l *repository.Lineage, now time.Time, ttl time.Du
 	}
 	for _, m := range cat.Backups() {
 		in.Backups = append(in.Backups, Backup{m.Name, m.Manual, m.Timeline, m.StartLSN, m.StopLSN, m.StopTime})
+	}
+	in.Absent = map[string]bool{}
+	for _, m := range cat.Absent() {
+		in.Backups = append(in.Backups, Backup{m.Name, m.Manual, m.Timeline, m.StartLSN, m.StopLSN, m.StopTime})
+		in.Absent[m.Name] = true
 	}
 	return in, in.loadPaths(ctx, cat)
 }
@@ -156,13 +162,23 @@ func applyBackups(ctx context.Context, l *repository.Lineage, names []string) er
 			return err // one that cannot be read may use any pack
 		}
 		used := map[uint32]bool{}
+		snapshot := ""
 		for _, m := range all {
 			for _, n := range m.Uses[name] {
 				used[n] = true
 			}
+			if m.Name == name && m.Snapshot != nil {
+				snapshot = m.Snapshot.Path
+			}
 		}
 		if err := l.DeleteBackup(ctx, name, func(n uint32) bool { return used[n] }); err != nil {
 			return fmt.Errorf("expire %w", err)
+		}
+		if snapshot == "" {
+			continue
+		}
+		if err := basebackup.RemoveSnapshot(snapshot, l.Info().ID, name); err != nil {
+			return fmt.Errorf("expire backup %s: %w", name, err)
 		}
 	}
 	return nil

@@ -11,6 +11,11 @@
 // its start. What lies before the base goes, but for manual backups and the WAL from
 // their start to their stop.
 //
+// Numbers move where the promised time begins, and nothing else: MinBackups back to
+// the end of the oldest scheduled backup that is to stay at least, MaxBackups forward
+// to that of the oldest that is to stay at most. Manual backups are not counted, and
+// neither are those whose WAL is not whole: they serve nobody.
+//
 // Where something is not known, it is kept: a path of which it is not known that it
 // ended before the promised time is served like any other, a path without a base
 // keeps all its WAL, and the newest backup never goes. Clocks may have been set back:

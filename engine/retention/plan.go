@@ -14,6 +14,10 @@ import (
 type Input struct {
 	Now time.Time
 	TTL time.Duration // the promised time goes from Now-TTL to Now
+	// MinBackups is how many scheduled backups stay at least, with the time since
+	// the oldest of them; MaxBackups at most, where 0 is no limit. It is the
+	// stronger of the two. A backup counts if it is whole, with its WAL.
+	MinBackups, MaxBackups int
 
 	SegmentSize pg.SegmentSize
 	Backups     []Backup
@@ -25,6 +29,9 @@ type Input struct {
 	WAL, Indexed []Run
 	Tails        map[pg.Segment]pg.LSN // how far the tails of a segment reach from its start
 	Keep         map[string]bool       // backups that must not go for other reasons
+	// Absent are snapshots that cannot be reached. They serve nothing and count for
+	// nothing, but may come back: they and their WAL go when others of their age do.
+	Absent map[string]bool
 }
 
 // Backup is what retention must know of a backup.
@@ -59,6 +66,8 @@ type List struct {
 
 	KeptBackups []Kept
 	KeptWAL     []KeptRun
+	// Begins is when the promised time begins: what is older may go.
+	Begins time.Time
 	// Next is when a backup leaves the promised time: until then a new plan says
 	// the same, if nothing else changes. Zero if none will.
 	Next time.Time
@@ -73,6 +82,7 @@ type Reason string
 // The reasons to keep a backup or WAL.
 const (
 	Recent  Reason = "it lies within the promised time"
+	Number  Reason = "it is one of those that stay at least"
 	Base    Reason = "the promised time begins with it"
 	Manual  Reason = "it was taken by hand"
 	Newest  Reason = "it is the newest backup"
@@ -98,7 +108,7 @@ type KeptRun struct {
 // Plan says what may go. It is a pure function.
 func Plan(in Input) List {
 	p := newPlanner(in)
-	var out List
+	out := List{Begins: p.cutoff}
 	for i := range p.backups {
 		b := &p.backups[i]
 		if t := b.StopTime.Add(in.TTL); t.After(in.Now) && (out.Next.IsZero() || t.Before(out.Next)) {
@@ -140,17 +150,18 @@ type planner struct {
 }
 
 func newPlanner(in Input) *planner {
-	p := &planner{Input: in, cutoff: in.Now.Add(-in.TTL), whole: join(in.WAL)}
+	p := &planner{Input: in, whole: join(in.WAL)}
 	p.backups = slices.Clone(in.Backups)
 	slices.SortFunc(p.backups, func(a, b Backup) int {
 		return cmp.Or(cmp.Compare(a.Stop, b.Stop), cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.Name, b.Name))
 	})
 	var newest time.Time
 	for _, b := range p.backups {
-		if p.newest == "" || !b.StopTime.Before(newest) {
+		if !p.Absent[b.Name] && (p.newest == "" || !b.StopTime.Before(newest)) {
 			p.newest, newest = b.Name, b.StopTime
 		}
 	}
+	p.cutoff = p.begins()
 	var served pg.TimelineID // the newest timeline on which a base was taken
 	for _, path := range in.Paths {
 		w := way{Path: path, base: p.base(path.History)}
@@ -173,6 +184,31 @@ func newPlanner(in Input) *planner {
 	return p
 }
 
+// begins is when the promised time begins: by the TTL, moved back as far as the number
+// of backups that stay at least asks for, and forward where that at most does.
+func (p *planner) begins() time.Time {
+	at := p.Now.Add(-p.TTL)
+	if p.MinBackups <= 0 && p.MaxBackups <= 0 {
+		return at
+	}
+	var ends []time.Time // of those that count, newest first
+	for i := range p.backups {
+		b := &p.backups[i]
+		own := slices.IndexFunc(p.Paths, func(w Path) bool { return w.Timeline == b.Timeline })
+		if !b.Manual && !p.Absent[b.Name] && own >= 0 && owns(p.Paths[own].History, b) && p.reaches(p.Paths[own].History, b) {
+			ends = append(ends, b.StopTime)
+		}
+	}
+	slices.SortFunc(ends, func(a, b time.Time) int { return b.Compare(a) })
+	if n := min(p.MinBackups, len(ends)); n > 0 && ends[n-1].Before(at) {
+		at = ends[n-1]
+	}
+	if n := p.MaxBackups; n > 0 && n <= len(ends) && ends[n-1].After(at) {
+		at = ends[n-1]
+	}
+	return at
+}
+
 // base is the newest whole backup on a path that ended when the promised time began.
 func (p *planner) base(h pg.History) *Backup {
 	var found *Backup
@@ -184,7 +220,7 @@ func (p *planner) base(h pg.History) *Backup {
 		if b.StopTime.After(p.cutoff) {
 			break // a later one with an earlier time: the clock was set back
 		}
-		if p.reaches(h, b) {
+		if p.reaches(h, b) && !p.Absent[b.Name] {
 			found = b
 		}
 	}
@@ -202,6 +238,8 @@ func (p *planner) reason(b *Backup) Reason {
 		return Asked
 	case b.Manual:
 		return Manual
+	case b.StopTime.After(p.cutoff) && !b.StopTime.After(p.Now.Add(-p.TTL)):
+		return Number
 	case b.StopTime.After(p.cutoff):
 		return Recent
 	case b.Name == p.newest:

@@ -145,8 +145,14 @@ func (m *model) newestTimeline() int {
 	return newest
 }
 
-func (m *model) input(ttl int) Input {
-	in := Input{Now: tick(m.now), TTL: tick(ttl).Sub(epoch), SegmentSize: size, Tails: map[pg.Segment]pg.LSN{}}
+// promise is a policy.
+type promise struct{ ttl, least, most int }
+
+func (m *model) input(p promise) Input {
+	in := Input{
+		Now: tick(m.now), TTL: tick(p.ttl).Sub(epoch), MinBackups: p.least, MaxBackups: p.most,
+		SegmentSize: size, Tails: map[pg.Segment]pg.LSN{},
+	}
 	for name, b := range m.backups {
 		in.Backups = append(in.Backups, Backup{name, b.manual, pg.TimelineID(b.tli), pos(b.start), pos(b.stop), tick(b.stopTime)})
 	}
@@ -257,6 +263,37 @@ func (m *model) deeds(l List) []deed {
 	return out
 }
 
+// counted are the ends of the scheduled backups that can be restored, newest first.
+func (m *model) counted() []int {
+	var out []int
+	for _, b := range m.backups {
+		whole := !b.manual
+		for n := b.start; n < b.stop; n++ {
+			whole = whole && m.have(b.tli, n)
+		}
+		if whole {
+			out = append(out, b.stopTime)
+		}
+	}
+	slices.Sort(out)
+	slices.Reverse(out)
+	return out
+}
+
+// begins is from when on every moment is promised.
+func (m *model) begins(p promise) int {
+	from, ends := m.now-p.ttl, m.counted()
+	for i, end := range ends {
+		if i < p.least {
+			from = min(from, end)
+		}
+	}
+	if p.most > 0 && len(ends) >= p.most {
+		from = max(from, ends[p.most-1])
+	}
+	return from
+}
+
 // within is the part of what can be reached that is promised.
 func within(all map[moment]bool, from int) []moment {
 	var out []moment
@@ -270,25 +307,42 @@ func within(all map[moment]bool, from int) []moment {
 
 // retain makes a plan, holds it against what it must be, and applies a part of it.
 func (m *model) retain(t *testing.T, seed uint64) (deleted int) {
-	ttl := 1 + m.r.IntN(120)
+	ttl := promise{ttl: 1 + m.r.IntN(120)}
+	if m.r.IntN(2) == 0 {
+		ttl.least = m.r.IntN(6)
+	}
+	if m.r.IntN(3) == 0 {
+		ttl.most = max(ttl.least, 1+m.r.IntN(6))
+	}
 	list := Plan(m.input(ttl))
 	say := func(format string, args ...any) {
 		t.Helper()
-		t.Fatalf("seed %d, tick %d, ttl %d: %s\n%+v\n%+v", seed, m.now, ttl, fmt.Sprintf(format, args...), list, m.backups)
+		t.Fatalf("seed %d, tick %d, promise %+v: %s\n%+v\n%+v", seed, m.now, ttl, fmt.Sprintf(format, args...), list, m.backups)
 	}
 	if again := Plan(m.input(ttl)); !cmp.Equal(list, again) {
 		say("the same again gives another list: %s", cmp.Diff(list, again))
 	}
-	longer := Plan(m.input(ttl + 1 + m.r.IntN(60)))
+	more := ttl
+	more.ttl += 1 + m.r.IntN(60)
+	if more.most > 0 {
+		more.most += m.r.IntN(3)
+	}
+	more.least += m.r.IntN(2)
+	if more.most > 0 {
+		more.least = min(more.least, more.most)
+	}
+	longer := Plan(m.input(more))
 	for _, name := range longer.Backups {
 		if !slices.Contains(list.Backups, name) {
-			say("with a longer ttl backup %s goes, which stays with a shorter one", name)
+			say("with a larger promise %+v backup %s goes, which stays with a smaller one", more, name)
 		}
 	}
-	if more := join(longer.WAL).without(join(list.WAL)); len(more) > 0 {
-		say("with a longer ttl WAL goes that stays with a shorter one: %v", more)
+	if wal := join(longer.WAL).without(join(list.WAL)); len(wal) > 0 {
+		say("with a larger promise %+v WAL goes that stays with a smaller one: %v", more, wal)
 	}
-	promised, manuals, had := within(m.reachable(), m.now-ttl), m.manuals(), len(m.backups)
+	promised, manuals, had := within(m.reachable(), m.begins(ttl)), m.manuals(), len(m.backups)
+	stay := m.counted()
+	stay = stay[:min(ttl.least, len(stay))]
 	deeds := m.deeds(list)
 	some := deeds
 	if len(deeds) > 0 && m.r.IntN(2) == 0 {
@@ -311,6 +365,9 @@ func (m *model) retain(t *testing.T, seed uint64) (deleted int) {
 	}
 	if had > 0 && len(m.backups) == 0 {
 		say("no backup is left")
+	}
+	if left := m.counted(); !slices.Equal(stay, left[:min(len(stay), len(left))]) {
+		say("of the scheduled backups %v must stay, and there are %v", stay, left)
 	}
 	// what an interruption left, the next plan takes, and nothing else
 	next := Plan(m.input(ttl))
