@@ -25,6 +25,10 @@ build: ## bin/kbcli: everything in one static program
 install: build ## bin/kbcli into PREFIX/bin, below DESTDIR if that is set
 	install -D -m 0755 bin/kbcli '$(DESTDIR)$(PREFIX)/bin/kbcli'
 
+.PHONY: deb
+deb: build ## dist/kbcli_VERSION_ARCH.deb: the program, its systemd units, completions, a man page
+	deploy/deb/build.sh '$(VERSION)' bin/kbcli dist
+
 .PHONY: bin/slowest
 bin/slowest:
 	@go build -C tools -o ../bin/slowest ./slowest

@@ -4,13 +4,13 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -19,9 +19,8 @@ import (
 
 const rememberAlert = "Alert: Please do REMEMBER the password for the new user! Once forgotten, it cannot be retrieved!"
 
-// accountCommand makes a verb on the accounts of a cluster. do runs on a
-// connection of the superuser to the database postgres.
-func accountCommand(a *app, use, short, example string, user *string, do func(ctx context.Context, c *pgx.Conn) error, before ...func(ctx context.Context) error) *cobra.Command {
+// accountCommand makes a verb on the accounts of a cluster. do is given its superuser.
+func accountCommand(a *app, use, short, example string, user *string, do func(ctx context.Context, x *admin) error, before ...func(ctx context.Context) error) *cobra.Command {
 	c := &cobra.Command{
 		Use: use + " NAME", Short: short, Args: oneName("cluster"), Example: example,
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
@@ -53,13 +52,13 @@ func checkUser(name string) error {
 		return usage("missing --username")
 	case len(name) > 63:
 		return usage("the name of an account has at most 63 bytes, and %q has %d", name, len(name))
-	case strings.ContainsRune(name, 0):
-		return usage("the name of an account cannot have a zero byte")
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return usage("the name of an account cannot have control characters, and must be UTF-8")
 	}
 	return nil
 }
 
-func (a *app) asAdmin(ctx context.Context, cluster string, do func(context.Context, *pgx.Conn) error) error {
+func (a *app) asAdmin(ctx context.Context, cluster string, do func(context.Context, *admin) error) error {
 	s, err := a.objects(ctx)
 	if err != nil {
 		return err
@@ -75,12 +74,13 @@ func (a *app) asAdmin(ctx context.Context, cluster string, do func(context.Conte
 	if err != nil {
 		return err
 	}
-	conn, err := rt.Admin(ctx, c, "postgres")
+	x, err := newAdmin(ctx, func(ctx context.Context, database string) (*pgx.Conn, error) { return rt.Admin(ctx, c, database) })
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return do(ctx, conn)
+	defer x.c.Close(context.WithoutCancel(ctx))
+	x.cluster = cluster
+	return do(ctx, x)
 }
 
 func newCreateAccountCommand(a *app) *cobra.Command {
@@ -89,11 +89,14 @@ func newCreateAccountCommand(a *app) *cobra.Command {
 	chosen := false
 	cmd := accountCommand(a, "create-account", "Make an account",
 		"  kbcli cluster create-account my-pg --username myuser\n  kbcli cluster create-account my-pg --username myuser --password-file secret.txt",
-		&user, func(ctx context.Context, c *pgx.Conn) error {
+		&user, func(ctx context.Context, x *admin) error {
 			// A verifier has no character that a literal would have to escape.
-			_, err := c.Exec(ctx, "CREATE ROLE "+ident(user)+" LOGIN PASSWORD '"+verifier+"'")
+			_, err := x.c.Exec(ctx, "CREATE ROLE "+ident(user)+" LOGIN PASSWORD '"+verifier+"'")
 			if err != nil {
 				return err
+			}
+			if err := x.follow13(ctx, user); err != nil {
+				a.warn("what %s makes is not reached by all who have a role: %v", user, err)
 			}
 			if chosen {
 				result("created user: " + user).write(a.stdio.Out)
@@ -130,29 +133,18 @@ func newDeleteAccountCommand(a *app) *cobra.Command {
 	var approved bool
 	c := accountCommand(a, "delete-account", "Delete an account that owns nothing",
 		"  kbcli cluster delete-account my-pg --username myuser",
-		&user, func(ctx context.Context, c *pgx.Conn) error {
-			if _, err := oneAccount(ctx, c, user); err != nil {
+		&user, func(ctx context.Context, x *admin) error {
+			if _, err := oneAccount(ctx, x.c, user); err != nil {
 				return err
 			}
-			if err := dropAccount(ctx, c, user); err != nil {
-				return ownsHint(err)
+			if err := x.dropAccount(ctx, user); err != nil {
+				return err
 			}
 			result("deleted user: " + user).write(a.stdio.Out)
 			return nil
 		}, func(ctx context.Context) error { return a.confirm(ctx, []string{user}, approved) })
 	approveFlag(c, &approved)
 	return c
-}
-
-// ownsHint tells what to do with the objects of an account.
-func ownsHint(err error) error {
-	var e *pgconn.PgError
-	if !errors.As(err, &e) || e.Code != "2BP01" {
-		return err
-	}
-	p := failed("%s (SQLSTATE %s)", e.Message, e.Code)
-	p.cause = err
-	return p.hints("%s\ngive what it owns to another with REASSIGN OWNED first", e.Detail)
 }
 
 // oneAccount misses an account that is not there, before anything is changed.
@@ -170,8 +162,8 @@ func oneAccount(ctx context.Context, c *pgx.Conn, user string) (account, error) 
 func newListAccountsCommand(a *app) *cobra.Command {
 	var output string
 	c := accountCommand(a, "list-accounts", "List accounts", "  kbcli cluster list-accounts my-pg", nil,
-		func(ctx context.Context, c *pgx.Conn) error {
-			all, err := accounts(ctx, c, "")
+		func(ctx context.Context, x *admin) error {
+			all, err := accounts(ctx, x.c, "")
 			if err != nil {
 				return err
 			}
@@ -185,7 +177,10 @@ func newListAccountsCommand(a *app) *cobra.Command {
 				}
 				return nil
 			}
-			return a.value(output, all)
+			if all == nil {
+				all = []account{}
+			}
+			return a.value(output, map[string]any{"items": all})
 		})
 	outputFlag(c, &output, listForms)
 	return c
@@ -194,13 +189,13 @@ func newListAccountsCommand(a *app) *cobra.Command {
 func newDescribeAccountCommand(a *app) *cobra.Command {
 	var user, output string
 	c := accountCommand(a, "describe-account", "Show an account", "  kbcli cluster describe-account my-pg --username myuser", &user,
-		func(ctx context.Context, c *pgx.Conn) error {
-			x, err := oneAccount(ctx, c, user)
+		func(ctx context.Context, by *admin) error {
+			x, err := oneAccount(ctx, by.c, user)
 			if err != nil {
 				return err
 			}
 			switch output {
-			case "":
+			case "", "wide":
 				accountBox([]account{x}).write(a.stdio.Out)
 				return nil
 			case "name":
@@ -232,11 +227,12 @@ func newRevokeRoleCommand(a *app) *cobra.Command {
 func roleCommand(a *app, use, short, message string, revoke bool) *cobra.Command {
 	var user, text, role string
 	c := accountCommand(a, use, short, "  kbcli cluster "+use+" my-pg --username myuser --role READWRITE", &user,
-		func(ctx context.Context, c *pgx.Conn) error {
-			if _, err := oneAccount(ctx, c, user); err != nil {
+		func(ctx context.Context, x *admin) error {
+			who, err := oneAccount(ctx, x.c, user)
+			if err != nil {
 				return err
 			}
-			if err := setRole(ctx, c, role, user, revoke); err != nil {
+			if err := x.setRole(ctx, role, &who, revoke); err != nil {
 				return err
 			}
 			result(fmt.Sprintf(message, role, user)).write(a.stdio.Out)
@@ -249,10 +245,12 @@ func roleCommand(a *app, use, short, message string, revoke bool) *cobra.Command
 	c.Long = short + `.
 
 SUPERUSER   everything.
-READWRITE   reading and writing all tables, and creating in the schema public of the
-            database postgres. On PostgreSQL 13, the tables of that schema only, and
-            those that accounts which exist now will make there.
-READONLY    reading the same.`
+READWRITE   reading and writing all tables of every database, and creating in their
+            schemas public. On PostgreSQL 13, the tables of these schemas only.
+READONLY    reading the same.
+
+That holds for what is made later too, and for databases that are made later of
+template1. Taking READWRITE away takes reading away with it.`
 	_ = c.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{roleSuperuser, roleReadWrite, roleReadOnly}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

@@ -66,10 +66,23 @@ func scramServer(t *testing.T, major int) (*bench, *testpg.Server) {
 }
 
 func login(ctx context.Context, s *testpg.Server, user, password string) (*pgx.Conn, error) {
+	return loginTo(ctx, s, "postgres", user, password)
+}
+
+// mustNot15 tries what PostgreSQL forbids by itself since 15.
+func mustNot15(ctx context.Context, t *testing.T, major int, c *pgx.Conn, sql string) {
+	t.Helper()
+	if major >= 15 {
+		mustNot(ctx, t, c, sql)
+	}
+}
+
+func loginTo(ctx context.Context, s *testpg.Server, database, user, password string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(s.ConnString("postgres"))
 	if err != nil {
 		return nil, err
 	}
+	cfg.Database = database
 	cfg.User, cfg.Password = user, password
 	return pgx.ConnectConfig(ctx, cfg)
 }
@@ -96,8 +109,10 @@ func TestAccounts(t *testing.T) {
 			ctx := t.Context()
 			b, s := scramServer(t, major)
 			const odd = `Od"d; drop'--`
+			long := strings.Repeat("ü", 31) + "x" // 63 bytes
+			s.Exec(t, `create database "Other db"`)
 			passwords := map[string]string{}
-			for _, user := range []string{"myuser", "reader", odd} {
+			for _, user := range []string{"myuser", "reader", odd, "Müller 7", long} {
 				out, errs, code := b.run("cluster", "create-account", "my-pg", "--username", user)
 				m := inBox.FindStringSubmatch(out)
 				if code != 0 || m == nil || m[1] != user || errs != rememberAlert+"\n" {
@@ -119,7 +134,9 @@ func TestAccounts(t *testing.T) {
 					t.Fatalf("%v: %d %s", args, code, errs)
 				}
 			}
+			b.want("", "error: the name of an account has at most 63 bytes, and \""+long+"y\" has 64\n", exitUsage, "cluster", "create-account", "my-pg", "-u", long+"y")
 			s.Exec(t, "create table theirs (i int); insert into theirs values (1)")
+			s.Exec(t, `create database later`)
 
 			c, err := login(ctx, s, "myuser", passwords["myuser"])
 			if err != nil {
@@ -132,6 +149,30 @@ func TestAccounts(t *testing.T) {
 			mustNot(ctx, t, c, "drop table theirs")
 			mustNot(ctx, t, c, "create role x")
 			must(ctx, t, c, "drop table msg")
+			// every database, also one that was made since, and what another account makes
+			for _, db := range []string{"Other db", "later"} {
+				m, err := loginTo(ctx, s, db, "Müller 7", passwords["Müller 7"])
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustNot15(ctx, t, major, m, "create table before (i int)")
+				if _, errs, code := b.run("cluster", "grant-role", "my-pg", "-u", "Müller 7", "-r", "ReadWrite"); code != 0 {
+					t.Fatal(errs)
+				}
+				must(ctx, t, m, "create table his (i serial); insert into his values (1)")
+				w, err := loginTo(ctx, s, db, "myuser", passwords["myuser"])
+				if err != nil {
+					t.Fatal(err)
+				}
+				must(ctx, t, w, "create table mine (i serial); insert into his default values; select * from his")
+				must(ctx, t, w, "drop table mine")
+				_ = m.Close(ctx)
+				_ = w.Close(ctx)
+				b.run("cluster", "revoke-role", "my-pg", "-u", "Müller 7", "-r", "READWRITE")
+			}
+			b.want("", `error: account "Müller 7" does not have the role READWRITE`+"\n", exitConflict, "cluster", "revoke-role", "my-pg", "-u", "Müller 7", "-r", "READWRITE")
+			b.want("", `error: account "myuser" does not have the role READONLY`+"\nhint: it has READWRITE\n", exitConflict, "cluster", "revoke-role", "my-pg", "-u", "myuser", "-r", "readonly")
+			b.want("", `error: account "postgres" is the one that this is done with: it must stay SUPERUSER`+"\n", exitConflict, "cluster", "revoke-role", "my-pg", "-u", "postgres", "-r", "SUPERUSER")
 			r, err := login(ctx, s, "reader", passwords["reader"])
 			if err != nil {
 				t.Fatal(err)
@@ -158,7 +199,20 @@ func TestAccounts(t *testing.T) {
 			if _, errs, code := b.run("cluster", "revoke-role", "my-pg", "-u", "reader", "--role", "READONLY"); code != 0 {
 				t.Errorf("revoke: %d %s", code, errs)
 			}
-			for _, user := range []string{"myuser", "reader", odd} {
+			_, errs, code := b.run("cluster", "delete-account", "my-pg", "-u", "Müller 7", "--auto-approve")
+			if want := "error: account \"Müller 7\" owns objects in databases Other db, later\nhint: they are somebody's data: give them to another account first, in each database\n" +
+				`next: kbcli cluster connect my-pg -- -d 'Other db' -c 'REASSIGN OWNED BY "Müller 7" TO CURRENT_USER'` + "\n"; errs != want || code != exitFailed {
+				t.Errorf("code %d\n%s", code, errs)
+			}
+			for _, db := range []string{"Other db", "later"} {
+				o, err := loginTo(ctx, s, db, "postgres", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				must(ctx, t, o, `REASSIGN OWNED BY "Müller 7" TO CURRENT_USER`)
+				_ = o.Close(ctx)
+			}
+			for _, user := range []string{"myuser", "reader", odd, "Müller 7", long} {
 				if out, errs, code := b.run("cluster", "delete-account", "my-pg", "-u", user, "--auto-approve"); code != 0 {
 					t.Errorf("delete %s: %d %s%s", user, code, out, errs)
 				}
@@ -171,8 +225,68 @@ func TestDeleteAccountThatOwns(t *testing.T) {
 	b, s := scramServer(t, 15)
 	s.Exec(t, "create role own login; create table kept (i int); alter table kept owner to own")
 	_, errs, code := b.run("cluster", "delete-account", "my-pg", "-u", "own", "--yes")
-	want := "error: role \"own\" cannot be dropped because some objects depend on it (SQLSTATE 2BP01)\nhint: owner of table kept\nhint: give what it owns to another with REASSIGN OWNED first\n"
+	want := "error: account \"own\" owns objects in database postgres\nhint: they are somebody's data: give them to another account first, in each database\n" +
+		"next: kbcli cluster connect my-pg -- -d postgres -c 'REASSIGN OWNED BY \"own\" TO CURRENT_USER'\n"
 	if code != exitFailed || errs != want {
 		t.Errorf("code %d, %q", code, errs)
+	}
+	s.Exec(t, "drop table kept; create table other (i int); grant select on other to own")
+	_, errs, code = b.run("cluster", "delete-account", "my-pg", "-u", "own", "--yes")
+	want = "error: role \"own\" cannot be dropped because some objects depend on it (SQLSTATE 2BP01)\nhint: privileges for table other\nhint: take its privileges away there with DROP OWNED BY; it owns nothing\n"
+	if code != exitFailed || errs != want {
+		t.Errorf("code %d, %q", code, errs)
+	}
+}
+
+// TestRevokeUndoes compares what the catalogs say before a role was given and after it
+// was taken away, for a superuser of another name.
+func TestRevokeUndoes(t *testing.T) {
+	for _, major := range []int{13, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			b, s := scramServer(t, major)
+			s.Exec(t, "create role boss superuser login; create role u login; create role later login; create table t (i serial)")
+			hba := "local all postgres trust\nlocal all boss trust\n"
+			if err := os.WriteFile(filepath.Join(s.DataDir, "pg_hba.conf"), []byte(hba), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s.Reload(t)
+			b.admin = strings.ReplaceAll(b.admin, "user=postgres", "user=boss")
+			c, err := pgx.Connect(t.Context(), b.admin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close(t.Context())
+			look := func() (out string) {
+				t.Helper()
+				err := c.QueryRow(t.Context(), `select concat_ws(' ',
+					(select count(*) from pg_namespace, aclexplode(nspacl) a where a.grantee = 'u'::regrole),
+					(select count(*) from pg_class, aclexplode(relacl) a where a.grantee = 'u'::regrole),
+					(select count(*) from pg_default_acl, aclexplode(defaclacl) a where a.grantee = 'u'::regrole),
+					(select count(*) from pg_auth_members where member = 'u'::regrole),
+					(select rolsuper from pg_roles where rolname = 'u'), current_user)`).Scan(&out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return out
+			}
+			before := look()
+			if !strings.HasSuffix(before, " boss") {
+				t.Fatalf("this is done by %s", before)
+			}
+			for _, role := range []string{roleReadOnly, roleReadWrite, roleSuperuser} {
+				if _, errs, code := b.run("cluster", "grant-role", "my-pg", "-u", "u", "-r", role); code != 0 {
+					t.Fatalf("%s: %s", role, errs)
+				}
+				if look() == before {
+					t.Errorf("%s changed nothing", role)
+				}
+				if _, errs, code := b.run("cluster", "revoke-role", "my-pg", "-u", "u", "-r", role); code != 0 {
+					t.Fatalf("%s: %s", role, errs)
+				}
+				if now := look(); now != before {
+					t.Errorf("%s taken away leaves %s, and it was %s", role, now, before)
+				}
+			}
+		})
 	}
 }

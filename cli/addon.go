@@ -50,6 +50,11 @@ func newAddonListCommand(a *app) *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List addons", Args: noArgs,
 		Example: "  kbcli addon list",
 		RunE: func(c *cobra.Command, args []string) error {
+			if l.watch {
+				name := func(x *v1alpha1.Addon) string { return typedName(x) }
+				return watchValues(c.Context(), a, l.output, func(ctx context.Context) ([]*v1alpha1.Addon, error) { return allAddons(ctx, a, l) },
+					name, name, func(addons []*v1alpha1.Addon, _ bool) *table { return addonTable(addons) })
+			}
 			addons, err := allAddons(c.Context(), a, l)
 			if err != nil {
 				return err
@@ -58,6 +63,7 @@ func newAddonListCommand(a *app) *cobra.Command {
 			return show(a, l, addons, "addons", func(bool) *table { return addonTable(addons) })
 		},
 	}
+	l.watchFlag(c)
 	l.flags(c, false)
 	return c
 }

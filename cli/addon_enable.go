@@ -119,6 +119,17 @@ func (o *addonEnable) enableS3(ctx context.Context, a *app, settings []setting) 
 	if err != nil && !fresh {
 		return err
 	}
+	var old *v1alpha1.BackupRepo
+	secret := addonS3
+	if !fresh {
+		old = &v1alpha1.BackupRepo{Spec: r.Spec}
+		if r.Spec.S3 != nil {
+			s3 := *r.Spec.S3
+			old.Spec.S3 = &s3
+		}
+		// beside the old keys, which are right until the new ones were tried
+		secret += "-" + a.clock().UTC().Format("20060102150405")
+	}
 	if fresh {
 		r = &v1alpha1.BackupRepo{ObjectMeta: metav1.ObjectMeta{Name: addonS3}}
 	}
@@ -136,7 +147,7 @@ func (o *addonEnable) enableS3(ctx context.Context, a *app, settings []setting) 
 	if err := store.Admit(r, nil); err != nil {
 		return err
 	}
-	path, err := keys.keep(ctx, a, addonS3, keys.ask)
+	path, err := keys.keep(ctx, a, secret, keys.ask)
 	if err != nil {
 		return err
 	}
@@ -154,7 +165,7 @@ func (o *addonEnable) enableS3(ctx context.Context, a *app, settings []setting) 
 	if err != nil {
 		return err
 	}
-	if err := a.tried(ctx, r, o.timeout); err != nil {
+	if err := a.settle(ctx, s, r, old, o.timeout); err != nil {
 		return err
 	}
 	if err := makeDefault(ctx, s, addonS3); err != nil {

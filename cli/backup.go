@@ -24,6 +24,13 @@ func newBackupCommand(a *app) *cobra.Command {
 	var o backup
 	c := &cobra.Command{
 		Use: "backup NAME", Short: "Take a backup", Args: oneName("cluster"),
+		Long: `Take a backup of the type that is asked for:
+
+datafile     every file, into the repository
+snapshot     clones of the files, on the cluster's own file system: at once, and restored
+             at once, but lost with that disk. snapshot.copyToRepository in the backup
+             policy puts them into the repository afterwards. It needs the addon
+             snapshot-controller, and XFS or btrfs.`,
 		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE:              func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0]) },
@@ -68,18 +75,8 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 	if c, err = a.running(ctx, c); err != nil {
 		return err
 	}
-	if o.kind == "" {
-		rt, err := a.runtime(ctx)
-		if err != nil {
-			return err
-		}
-		kind, why := rt.BackupType(ctx, c)
-		b.Spec.BackupType = kind
-		note := "note: the type of the backup is " + string(kind)
-		if why != "" {
-			note += ": " + why
-		}
-		a.note("%s", note)
+	if err := o.chooseType(ctx, a, c, b); err != nil {
+		return err
 	}
 	if err := o.create(ctx, a, s, b); err != nil {
 		return err
@@ -90,6 +87,33 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 	}
 	_, err = follow(ctx, a, b.Namespace, b.Name, o.timeout, a.judgeBackup)
 	return err
+}
+
+// chooseType fills the type in where nobody asked for one, and refuses a snapshot
+// where there can be none.
+func (o *backup) chooseType(ctx context.Context, a *app, c *v1alpha1.Cluster, b *v1alpha1.Backup) error {
+	if o.kind != "" && b.Spec.BackupType != v1alpha1.BackupSnapshot {
+		return nil
+	}
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return err
+	}
+	kind, why := rt.BackupType(ctx, c)
+	if o.kind != "" {
+		if kind == v1alpha1.BackupSnapshot {
+			return nil
+		}
+		return failed("a snapshot of cluster %q cannot be made: %s", c.Name, why).
+			then("kbcli cluster backup %s --type datafile -n %s", c.Name, c.Namespace)
+	}
+	b.Spec.BackupType = kind
+	note := "note: the type of the backup is " + string(kind)
+	if why != "" {
+		note += ": " + why
+	}
+	a.note("%s", note)
+	return nil
 }
 
 func (o *backup) findPolicy(ctx context.Context, s store.Store, namespace, cluster string) (*v1alpha1.BackupPolicy, error) {

@@ -155,7 +155,7 @@ func (a *app) refuseNeeded(ctx context.Context, s store.Store, cluster string, a
 	for _, w := range c.Status.Windows {
 		var of []*v1alpha1.Backup
 		for _, b := range all {
-			if b.Status.Phase == v1alpha1.BackupCompleted && within(b, c, w) {
+			if b.Status.Phase == v1alpha1.BackupCompleted && within(b, lineageOf(all, c, w), w) {
 				of = append(of, b)
 			}
 		}
@@ -170,9 +170,20 @@ func (a *app) refuseNeeded(ctx context.Context, s store.Store, cluster string, a
 	return nil
 }
 
+// lineageOf is the lineage of a window, which is that of the backup it begins with: a
+// cluster that changed its repository has windows of several.
+func lineageOf(all []*v1alpha1.Backup, c *v1alpha1.Cluster, w v1alpha1.RecoverableWindow) string {
+	for _, b := range all {
+		if b.Name == w.Backup && b.Status.Lineage != "" {
+			return b.Status.Lineage
+		}
+	}
+	return c.Status.Lineage
+}
+
 // within tells whether a backup ends in a window, so that it can be restored from it.
-func within(b *v1alpha1.Backup, c *v1alpha1.Cluster, w v1alpha1.RecoverableWindow) bool {
-	if b.Status.Lineage != "" && c.Status.Lineage != "" && b.Status.Lineage != c.Status.Lineage {
+func within(b *v1alpha1.Backup, lineage string, w v1alpha1.RecoverableWindow) bool {
+	if b.Status.Lineage != "" && lineage != "" && b.Status.Lineage != lineage {
 		return false
 	}
 	if b.Name == w.Backup {

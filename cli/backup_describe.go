@@ -66,6 +66,8 @@ func (a *app) backupFacts(b *v1alpha1.Backup, lives bool) facts {
 	f.add("Expiration", a.at(st.Expiration.Time))
 	f.add("Repository", st.Repo)
 	f.add("Lineage", st.Lineage)
+	f.add("Snapshot Path", st.SnapshotPath)
+	f.add("Copy Of", b.Spec.CopyOf)
 	f.add("Timeline", number(st.Timeline))
 	f.add("Start LSN", st.StartLSN)
 	f.add("Stop LSN", st.StopLSN)

@@ -23,30 +23,28 @@ func newListBackupCommand(a *app) *cobra.Command {
 		Example:           "  kbcli cluster list-backup\n  kbcli cluster list-backup my-pg -o wide",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 0),
 		RunE: func(c *cobra.Command, args []string) error {
-			backups, err := list[*v1alpha1.Backup](c.Context(), a, l)
-			if err != nil {
-				return err
-			}
-			if backups, err = pick(backups, only); err != nil {
-				return err
-			}
-			backups = ofClusters(backups, args, func(b *v1alpha1.Backup) string { return b.Spec.ClusterRef })
-			slices.SortStableFunc(backups, olderBackup)
 			s, err := a.objects(c.Context())
 			if err != nil {
 				return err
 			}
-			lives, err := living(c.Context(), s)
-			if err != nil {
-				return err
+			x := listed[*v1alpha1.Backup]{
+				plural: "backups", names: only, order: olderBackup,
+				keep: func(b *v1alpha1.Backup) bool { return len(args) == 0 || slices.Contains(args, b.Spec.ClusterRef) },
+				table: func(backups []*v1alpha1.Backup, wide bool) (*table, error) {
+					lives, err := living(c.Context(), s)
+					if err != nil {
+						return nil, err
+					}
+					return a.backupTable(backups, lives, l.all, wide), nil
+				},
 			}
-			return show(a, l, backups, "backups", func(wide bool) *table { return a.backupTable(backups, lives, l.all, wide) })
+			return x.run(c.Context(), a, l)
 		},
 	}
+	l.watchFlag(c)
 	l.flags(c, true)
 	c.Flags().StringSliceVar(&only, "name", nil, "only these backups")
 	alias(c, "name", "backup-name")
-	a.completeFlag(c, "name", v1alpha1.KindBackup)
 	return c
 }
 

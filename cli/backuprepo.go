@@ -4,10 +4,13 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -58,6 +61,17 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 		Example: `  kbcli backuprepo create nas --provider filesystem --path /srv/backups --default
   AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… kbcli backuprepo create s3 --provider s3 --region eu-west-1 --bucket demo`,
 		RunE: func(c *cobra.Command, args []string) error {
+			s, err := a.objects(c.Context())
+			if err != nil {
+				return err
+			}
+			// before its keys are put over another's
+			switch _, err := s.Get(c.Context(), v1alpha1.KindBackupRepo, "", args[0]); {
+			case err == nil:
+				return store.AlreadyExists(v1alpha1.KindFor[*v1alpha1.BackupRepo](), args[0])
+			case !apierrors.IsNotFound(err):
+				return err
+			}
 			r := &v1alpha1.BackupRepo{ObjectMeta: metav1.ObjectMeta{Name: args[0]}}
 			r.Spec.StorageProvider = v1alpha1.StorageProvider(provider)
 			if path != "" {
@@ -75,14 +89,13 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 			if err := store.Admit(r, nil); err != nil {
 				return err
 			}
-			s, err := a.ready(c.Context())
-			if err != nil {
+			if s, err = a.ready(c.Context()); err != nil {
 				return err
 			}
 			if err := s.Create(c.Context(), r); err != nil {
 				return err
 			}
-			if err := a.tried(c.Context(), r, o.timeout); err != nil {
+			if err := a.settle(c.Context(), s, r, nil, o.timeout); err != nil {
 				return err
 			}
 			if o.isDefault {
@@ -138,7 +151,12 @@ func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) erro
 	if given("path-style") {
 		s3.PathStyle = o.pathStyle
 	}
-	path, err := o.credentials.keep(c.Context(), a, r.Name, s3.CredentialsFile == "")
+	secret := r.Name
+	if s3.CredentialsFile != "" {
+		// beside the old ones, which are right until the new ones were tried
+		secret += "-" + a.clock().UTC().Format("20060102150405")
+	}
+	path, err := o.credentials.keep(c.Context(), a, secret, s3.CredentialsFile == "")
 	if path != "" {
 		s3.CredentialsFile = path
 	}
@@ -157,12 +175,47 @@ func (a *app) tried(ctx context.Context, r *v1alpha1.BackupRepo, timeout time.Du
 		case o.Status.Phase == v1alpha1.RepoReady:
 			return step{done: true}
 		case o.Status.Phase == v1alpha1.RepoFailed:
-			return step{err: newProblem(exitNoStorage, "backup repository %q failed: %s", r.Name, o.Status.Message).
-				then("kbcli backuprepo update --help")}
+			return step{err: &placeError{r.Name, o.Status.Message}}
 		}
 		return step{line: string(o.Status.Phase)}
 	})
 	return err
+}
+
+// placeError says why a repository could not be used, in the agent's words.
+type placeError struct{ name, message string }
+
+func (e *placeError) Error() string {
+	return fmt.Sprintf("backup repository %q failed: %s", e.name, e.message)
+}
+
+// settle waits until somebody has tried a repository. If that fails nothing is as it was
+// asked for: one that was made for it goes again, and a changed one is as it was before.
+func (a *app) settle(ctx context.Context, s store.Store, r, old *v1alpha1.BackupRepo, timeout time.Duration) error {
+	err := a.tried(ctx, r, timeout)
+	var bad *placeError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	undo := context.WithoutCancel(ctx)
+	p := newProblem(exitNoStorage, "%v", err)
+	p.cause = err
+	if old == nil {
+		if derr := s.Delete(undo, v1alpha1.KindBackupRepo, "", r.Name, store.Preconditions{UID: string(r.UID)}); derr != nil && !apierrors.IsNotFound(derr) {
+			return errors.Join(err, derr)
+		}
+		return p.hints("it was not created: nothing was changed")
+	}
+	_, uerr := store.Mutate(undo, s, "", r.Name, func(now *v1alpha1.BackupRepo) error {
+		if now.Generation == r.Generation {
+			now.Spec = old.Spec
+		}
+		return nil
+	})
+	if uerr != nil {
+		return errors.Join(err, uerr)
+	}
+	return p.hints("it is reached as before: nothing was changed")
 }
 
 // makeDefault makes one repository the default, and no other: at most one is at any time.
@@ -189,14 +242,14 @@ func newRepoListCommand(a *app) *cobra.Command {
 		Use: "list", Aliases: []string{"ls"}, Short: "List backup repositories", Args: noArgs,
 		Example: "  kbcli backuprepo list",
 		RunE: func(c *cobra.Command, args []string) error {
-			repos, err := list[*v1alpha1.BackupRepo](c.Context(), a, l)
-			if err != nil {
-				return err
-			}
 			l.all = true // there are no namespaces to name
-			return show(a, l, repos, "backup repositories", func(wide bool) *table { return a.repoTable(repos, wide) })
+			x := listed[*v1alpha1.BackupRepo]{plural: "backup repositories", table: func(repos []*v1alpha1.BackupRepo, wide bool) (*table, error) {
+				return a.repoTable(repos, wide), nil
+			}}
+			return x.run(c.Context(), a, l)
 		},
 	}
+	l.watchFlag(c)
 	l.flags(c, false)
 	return c
 }

@@ -32,7 +32,13 @@ func newRepoDescribeCommand(a *app) *cobra.Command {
 			if done, err := a.object(output, r); done {
 				return err
 			}
-			a.repoFacts(r).write(a.stdio.Out)
+			f := a.repoFacts(r)
+			users, err := usersOf(c.Context(), s, r)
+			if err != nil {
+				return err
+			}
+			f.add("Used By", strings.Join(users, ", "))
+			f.write(a.stdio.Out)
 			return nil
 		},
 	}
@@ -84,6 +90,10 @@ func newRepoUpdateCommand(a *app) *cobra.Command {
 				s3 := *r.Spec.S3
 				old.Spec.S3 = &s3
 			}
+			if r.Spec.Sealing != nil {
+				sealing := *r.Spec.Sealing
+				old.Spec.Sealing = &sealing
+			}
 			if err := o.apply(c, a, r); err != nil {
 				return err
 			}
@@ -96,7 +106,7 @@ func newRepoUpdateCommand(a *app) *cobra.Command {
 			if err := store.UpdateSpec(ctx, s, r); err != nil {
 				return err
 			}
-			if err := a.tried(ctx, r, o.timeout); err != nil {
+			if err := a.settle(ctx, s, r, &old, o.timeout); err != nil {
 				return err
 			}
 			if o.isDefault {
@@ -153,17 +163,36 @@ func newRepoDeleteCommand(a *app) *cobra.Command {
 	return c
 }
 
-// unused refuses to forget where a policy sends its backups.
+// unused refuses to forget where a policy sends its backups, and the default.
 func unused(ctx context.Context, s store.Store, r *v1alpha1.BackupRepo) error {
-	policies, err := store.List[*v1alpha1.BackupPolicy](ctx, s, "", nil)
+	users, err := usersOf(ctx, s, r)
 	if err != nil {
 		return err
 	}
-	for _, p := range policies {
-		if p.Spec.BackupRepoName == r.Name || p.Spec.BackupRepoName == "" && r.Spec.Default {
-			return conflict("backup policy %q in namespace %s uses backup repository %q", p.Name, p.Namespace, r.Name).
-				hints("make another repository the default, or name another in the policy")
-		}
+	switch {
+	case len(users) > 0:
+		return conflict("backup repository %q is used by %s", r.Name, strings.Join(users, ", ")).
+			hints("make another repository the default, or name another in the policy").
+			then("kbcli backuprepo list")
+	case r.Spec.Default:
+		return conflict("backup repository %q is the default", r.Name).
+			hints("make another the default first, with kbcli backuprepo update NAME --default").
+			then("kbcli backuprepo list")
 	}
 	return nil
+}
+
+// usersOf are the policies that send their backups to a repository, NAMESPACE/NAME.
+func usersOf(ctx context.Context, s store.Store, r *v1alpha1.BackupRepo) ([]string, error) {
+	policies, err := store.List[*v1alpha1.BackupPolicy](ctx, s, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range policies {
+		if p.Spec.BackupRepoName == r.Name || p.Spec.BackupRepoName == "" && r.Spec.Default {
+			out = append(out, p.Namespace+"/"+p.Name)
+		}
+	}
+	return out, nil
 }

@@ -18,7 +18,13 @@ func newClusterCommand(a *app) *cobra.Command {
 		newClusterDeleteCommand(a),
 		newClusterStartCommand(a),
 		newClusterStopCommand(a),
+		newClusterRestartCommand(a),
+		newClusterAttachCommand(a),
+		newClusterDetachCommand(a),
 		newClusterConnectCommand(a),
+		newListInstancesCommand(a),
+		newListEventsCommand(a),
+		newClusterLogsCommand(a),
 
 		newListPolicyCommand(a),
 		newEditPolicyCommand(a),
@@ -28,6 +34,7 @@ func newClusterCommand(a *app) *cobra.Command {
 		newDescribeBackupCommand(a),
 		newVerifyBackupCommand(a),
 		newDeleteBackupCommand(a),
+		newExpireCommand(a),
 		newRestoreCommand(a),
 
 		newCreateAccountCommand(a),

@@ -4,7 +4,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -21,12 +26,19 @@ type clusterCreate struct {
 	sets                                     []string
 	wait                                     bool
 	timeout                                  time.Duration
+
+	asked []string // the keys of --set that were given
 }
 
 func newClusterCreateCommand(a *app) *cobra.Command {
 	var o clusterCreate
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Make a PostgreSQL", Args: oneName("cluster"),
+		Long: `Make a PostgreSQL, and the backup policy that goes with it.
+
+The name is of lower-case letters, digits and '-', 40 characters at most. With --backup
+the new cluster holds what that backup holds. On one machine there is one server to a
+cluster, and storage, storageClass, cpu and memory are written down and bound nothing.`,
 		Example: `  kbcli cluster create my-pg
   kbcli cluster create my-pg --cluster-version postgresql-15 --set cpu=2,memory=4Gi,storage=100Gi
   kbcli cluster create my-copy --backup backup-default-my-pg-20230417195547`,
@@ -45,7 +57,6 @@ func newClusterCreateCommand(a *app) *cobra.Command {
 	f.StringVar(&o.termination, "termination-policy", "Delete", "what deleting it takes along: Delete, DoNotTerminate, Halt or WipeOut")
 	f.StringVar(&o.backup, "backup", "", "restore this backup into it")
 	waitFlags(c, &o.wait, &o.timeout, 10*time.Minute, "it serves")
-	a.completeFlag(c, "backup", v1alpha1.KindBackup)
 	_ = c.RegisterFlagCompletionFunc("termination-policy", cobra.FixedCompletions([]string{"Delete", "DoNotTerminate", "Halt", "WipeOut"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -53,6 +64,15 @@ func newClusterCreateCommand(a *app) *cobra.Command {
 func waitFlags(c *cobra.Command, wait *bool, timeout *time.Duration, patience time.Duration, until string) {
 	c.Flags().BoolVar(wait, "wait", false, "wait until "+until)
 	c.Flags().DurationVar(timeout, "timeout", patience, "how long to wait")
+}
+
+// clusterVersions are the releases that a cluster can be of.
+func clusterVersions() []string {
+	var out []string
+	for major := pg.OldestMajor; major <= pg.NewestMajor; major++ {
+		out = append(out, fmt.Sprintf("postgresql-%d", major))
+	}
+	return out
 }
 
 var shapeKeys = []string{"replicas", "storage", "storageClass", "cpu", "memory"}
@@ -68,7 +88,9 @@ func (o *clusterCreate) apply(spec *v1alpha1.ClusterSpec) error {
 	if err != nil {
 		return err
 	}
+	o.asked = nil
 	for _, s := range sets {
+		o.asked = append(o.asked, s.key)
 		var q resource.Quantity
 		switch s.key {
 		case "storage", "cpu", "memory":
@@ -106,6 +128,7 @@ func (o *clusterCreate) run(ctx context.Context, a *app, name string) error {
 	if err := a.createCluster(ctx, c); err != nil {
 		return err
 	}
+	a.unbound(ctx, o.asked)
 	a.say("Cluster %s created", name)
 	if !o.wait {
 		return nil
@@ -114,10 +137,55 @@ func (o *clusterCreate) run(ctx context.Context, a *app, name string) error {
 	return err
 }
 
+// unbound notes which of the keys that were given bind nothing where the cluster lives.
+func (a *app) unbound(ctx context.Context, asked []string) {
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return
+	}
+	limited, ok := rt.(runtimes.Admitter)
+	if !ok {
+		return
+	}
+	var idle []string
+	for _, key := range limited.Unenforced() {
+		if slices.Contains(asked, key) {
+			idle = append(idle, key)
+		}
+	}
+	switch n := len(idle); n {
+	case 0:
+	case 1:
+		a.note("note: %s is recorded, and not enforced on this machine", idle[0])
+	default:
+		a.note("note: %s and %s are recorded, and not enforced on this machine", strings.Join(idle[:n-1], ", "), idle[n-1])
+	}
+}
+
+// admitted says what is wrong with a cluster that is to be, in itself and where it is
+// to live. Nothing is started for it.
+func (a *app) admitted(ctx context.Context, c *v1alpha1.Cluster) error {
+	if err := store.Admit(c, nil); err != nil {
+		return err
+	}
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return err
+	}
+	if limited, ok := rt.(runtimes.Admitter); ok {
+		if err := limited.Admit(c); err != nil {
+			p := usage("%v", err)
+			p.cause = err
+			return p
+		}
+	}
+	return nil
+}
+
 // createCluster stores a cluster and the policy that comes with each.
 func (a *app) createCluster(ctx context.Context, c *v1alpha1.Cluster) error {
 	// What is wrong with it is said before anything is started.
-	if err := store.Admit(c, nil); err != nil {
+	if err := a.admitted(ctx, c); err != nil {
 		return err
 	}
 	s, err := a.ready(ctx)

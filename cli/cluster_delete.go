@@ -46,6 +46,10 @@ func (o *clusterDelete) run(ctx context.Context, a *app, names []string) error {
 		if err != nil {
 			return err
 		}
+		if isAttached(c) {
+			return conflict("cluster %q is attached: its server is somebody else's, and is not deleted", name).
+				then("kbcli cluster detach %s -n %s", name, a.namespace)
+		}
 		if c.Spec.TerminationPolicy == v1alpha1.TerminationDoNotTerminate {
 			return conflict("cluster %q is protected by its termination policy DoNotTerminate", name)
 		}
@@ -78,12 +82,12 @@ func (o *clusterDelete) run(ctx context.Context, a *app, names []string) error {
 // fate says what goes with a cluster.
 func fate(c *v1alpha1.Cluster) string {
 	switch {
+	case isAttached(c):
+		return "Cluster " + c.Name + " will no longer be protected; its server and its backups stay."
 	case c.Spec.TerminationPolicy == v1alpha1.TerminationWipeOut:
 		return "Cluster " + c.Name + " will be deleted with all its data AND ALL ITS BACKUPS."
 	case c.Spec.TerminationPolicy == v1alpha1.TerminationHalt:
 		return "Cluster " + c.Name + " will be deleted; its data directory and its backups stay."
-	case c.Spec.Local != nil && c.Spec.Local.Attached:
-		return "Cluster " + c.Name + " will no longer be protected; its server and its backups stay."
 	}
 	return "Cluster " + c.Name + " will be deleted with all its data; its backups stay."
 }

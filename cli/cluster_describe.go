@@ -32,6 +32,7 @@ func newClusterDescribeCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.doubt(ctx, o)
 			if done, err := a.object(output, o); done {
 				return err
 			}
@@ -99,6 +100,7 @@ func (a *app) describeCluster(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) {
 		a.restoreFacts(c, r).write(out)
 	}
 	section("Data Protection", a.protection(c, p))
+	a.describeArchive(c, section)
 }
 
 // protection is a row for each window, or one without.

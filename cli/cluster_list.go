@@ -18,16 +18,17 @@ func newClusterListCommand(a *app) *cobra.Command {
 		Example:           "  kbcli cluster list\n  kbcli cluster list -A -o wide",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 0),
 		RunE: func(c *cobra.Command, args []string) error {
-			clusters, err := list[*v1alpha1.Cluster](c.Context(), a, l)
-			if err != nil {
-				return err
+			x := listed[*v1alpha1.Cluster]{
+				plural: "clusters", names: args,
+				look: func(clusters ...*v1alpha1.Cluster) { a.doubt(c.Context(), clusters...) },
+				table: func(clusters []*v1alpha1.Cluster, wide bool) (*table, error) {
+					return a.clusterTable(clusters, wide), nil
+				},
 			}
-			if clusters, err = pick(clusters, args); err != nil {
-				return err
-			}
-			return show(a, l, clusters, "clusters", func(wide bool) *table { return a.clusterTable(clusters, wide) })
+			return x.run(c.Context(), a, l)
 		},
 	}
+	l.watchFlag(c)
 	l.flags(c, true)
 	return c
 }

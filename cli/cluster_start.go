@@ -42,7 +42,11 @@ func newClusterStopCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := store.Get[*v1alpha1.Cluster](c.Context(), s, a.namespace, args[0]); err != nil {
+			o, err := store.Get[*v1alpha1.Cluster](c.Context(), s, a.namespace, args[0])
+			if err != nil {
+				return err
+			}
+			if err := ours(o); err != nil {
 				return err
 			}
 			if err := a.confirm(c.Context(), args, approved); err != nil {
@@ -60,14 +64,23 @@ func newClusterStopCommand(a *app) *cobra.Command {
 	return c
 }
 
+// ours refuses a cluster whose server somebody else runs.
+func ours(c *v1alpha1.Cluster) error {
+	if !isAttached(c) {
+		return nil
+	}
+	return conflict("cluster %q is attached: who runs its server starts and stops it", c.Name).
+		hints("to stop protecting it: kbcli cluster detach %s -n %s", c.Name, c.Namespace)
+}
+
 func (a *app) setStopped(ctx context.Context, name string, stopped bool, timeout time.Duration) error {
 	s, err := a.ready(ctx)
 	if err != nil {
 		return err
 	}
 	c, err := store.Mutate(ctx, s, a.namespace, name, func(c *v1alpha1.Cluster) error {
-		if c.Spec.Local != nil && c.Spec.Local.Attached {
-			return conflict("cluster %q is attached: who runs its server starts and stops it", name)
+		if err := ours(c); err != nil {
+			return err
 		}
 		c.Spec.Stopped = stopped
 		return nil

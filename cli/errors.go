@@ -136,6 +136,12 @@ func server(name string, match func(error) bool, code int) row {
 
 // rows is the one table of errors: the first that fits is said.
 var rows = []row{
+	on("Left", func(e *leftError, _ error) saying {
+		return saying{
+			words: "interrupted", code: 128 + int(e.cause.Signal), next: e.next,
+			hint: "what was asked for goes on without this command",
+		}
+	}),
 	on("Interrupted", func(e Interrupted, _ error) saying {
 		return saying{words: "interrupted", code: 128 + int(e.Signal)}
 	}),
@@ -168,6 +174,15 @@ var rows = []row{
 			hint: "the repository does not hold it: it may have been deleted there",
 		}
 	}),
+	on("Position", sayPosition),
+	on("Transaction", sayTransaction),
+	on("NoRestorePoint", sayNoRestorePoint),
+	on("Absent", func(e *repository.AbsentError, _ error) saying {
+		return saying{
+			words: fmt.Sprintf("backup %q cannot be read: %v", e.Backup, e), code: exitNotFound, next: "kbcli cluster list-backup -A",
+			hint: "only the machine that made a snapshot has it; a backup of type datafile, also a copy of a snapshot, is in the repository",
+		}
+	}),
 	on("MissingWAL", func(_ *repository.MissingWALError, err error) saying {
 		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before the missing WAL, or after the next backup"}
 	}),
@@ -179,6 +194,13 @@ var rows = []row{
 	}),
 	on("NoRoom", func(_ *restore.NoRoomError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "make room on the disk of the state directory, or move it with --state-dir"}
+	}),
+	on("LogElsewhere", func(e *runtimes.LogElsewhereError, err error) saying {
+		s := saying{words: err.Error(), code: exitNotFound, next: e.Command}
+		if e.Command == "" {
+			s.hint = "it goes where the stderr of who started it goes"
+		}
+		return s
 	}),
 	is("NoRepository", repository.ErrNoRepository, exitNoRepository, "", "kbcli backuprepo list"),
 	on("Locked", func(_ *repository.LockedError, err error) saying {
@@ -232,6 +254,7 @@ func explain(err error) saying {
 // restoreError says of which source an error is, and on whose clock to show times.
 type restoreError struct {
 	source runtimes.Source
+	name   string // of the new cluster
 	show   func(catalog.Window) string
 	err    error
 }
@@ -257,6 +280,12 @@ func sayOutside(e *catalog.OutsideWindowError, err error) saying {
 		if i > 0 {
 			lines[i] = "and " + r.show(w)
 		}
+	}
+	for _, w := range e.Elsewhere {
+		lines = append(lines, fmt.Sprintf("timeline %s, which was left, has %s: give --timeline %s", w.Timeline, r.show(w), w.Timeline))
+	}
+	if e.ClockSetBack {
+		lines = append(lines, "the server's clock was set back past that moment: give --restore-to-lsn or --restore-to-xid")
 	}
 	s.hint = strings.Join(lines, "\n")
 	return s

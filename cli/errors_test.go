@@ -30,7 +30,7 @@ func TestErrors(t *testing.T) {
 	window := func(n int) catalog.Window { return catalog.Window{From: day(n), To: day(n).Add(73 * time.Second)} }
 	target := catalog.Target{Time: day(1)}
 	of := func(err error) error {
-		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, err: err, show: func(w catalog.Window) string {
+		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, name: "new-cluster", err: err, show: func(w catalog.Window) string {
 			return (&app{zone: shanghai}).span(w.From, w.To)
 		}}
 	}
@@ -53,6 +53,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{"Interrupted", Interrupted{syscall.SIGINT}},
 		{"Interrupted", fmt.Errorf("wait: %w", Interrupted{syscall.SIGTERM})},
+		{"Left", &leftError{cause: Interrupted{syscall.SIGINT}, next: "kbcli cluster describe my-pg -n default"}},
 		{"problem", usage("missing cluster name").then("kbcli cluster backup --help")},
 		{"problem", missing("not found any backup policy for cluster %q", "x")},
 		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17)}})},
@@ -66,11 +67,33 @@ func TestErrors(t *testing.T) {
 		{"TimeSyntax", parse("04/05/2023")},
 		{"NoClock", parse("10 minutes ago")},
 		{"SourceNotFound", of(&runtimes.SourceNotFoundError{Source: runtimes.Source{Cluster: "x"}})},
+		{"Absent", fmt.Errorf("plan: %w", &repository.AbsentError{
+			Backup: "b", Snapshot: repository.Snapshot{Machine: "db1", Path: "/srv/snapshots/my-pg-0123456789ab/b"}, Err: syscall.ENOENT,
+		})},
 		{"NoBackup", of(&catalog.NoBackupError{Name: "b"})},
+		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17)}, Elsewhere: []catalog.Window{{Timeline: 3, From: day(1), To: day(2)}}})},
+		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17)}, ClockSetBack: true})},
+		{"Gap", of(&catalog.GapError{Target: catalog.Target{LSN: 0x3000028}, Before: window(17), After: window(18)})},
+		{"Position", of(&catalog.PositionError{LSN: 0x1000000, After: 0x2000188, Backup: "b", Consistent: 0x2000110, End: 0x3000000})},
+		{"Position", of(&catalog.PositionError{LSN: 0x4000000, Before: 0x2fffff0, End: 0x3000000})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactSub, Parent: 751, LSN: 0x2000188})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactPrepared, GID: "g 1", LSN: 0x2000188})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactPrepared})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactRunning, LSN: 0x3000000})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactUnfinished})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactEarlier})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactInBackup, LSN: 0x2000010})},
+		{"Transaction", of(&catalog.TransactionError{XID: 752, State: catalog.XactUnknown, Next: 750})},
+		{"NoRestorePoint", of(&catalog.NoRestorePointError{Name: "x", Known: []string{"before-upgrade", "y"}})},
+		{"NoRestorePoint", of(&catalog.NoRestorePointError{Name: "x", At: day(16)})},
+		{"NoRestorePoint", of(&catalog.NoRestorePointError{Name: "x"})},
+		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x2000000, Other: "transaction 752 is committed"}},
 		{"MissingWAL", of(&repository.MissingWALError{Timeline: 1, From: 0x1000000, To: 0x2000000})},
 		{"TablespaceMade", of(&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/srv/ts"})},
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x1000000}},
 		{"NoRoom", &restore.NoRoomError{Dir: "/var/lib/kubeblocks", Need: 2000, Free: 1000}},
+		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "cluster my-pg", Command: "journalctl -u postgresql@15-main.service"}},
+		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "the agent"}},
 		{"NoRepository", fmt.Errorf("%w in %s", repository.ErrNoRepository, "/srv/backups")},
 		{"Locked", &repository.LockedError{Name: "retention", Holder: "db1 4711", Renewed: day(17)}},
 		{"LockLost", repository.ErrLockLost},

@@ -67,8 +67,13 @@ func (f *fakeRuntime) Ready(ctx context.Context) error {
 	return nil
 }
 
-func (f *fakeRuntime) Admin(ctx context.Context, _ *v1alpha1.Cluster, _ string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, f.admin)
+func (f *fakeRuntime) Admin(ctx context.Context, _ *v1alpha1.Cluster, database string) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(f.admin)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Database = database
+	return pgx.ConnectConfig(ctx, cfg)
 }
 
 func (f *fakeRuntime) Psql(_ context.Context, c *v1alpha1.Cluster, user, database string) (runtimes.Command, error) {

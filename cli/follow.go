@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +18,9 @@ type step struct {
 	err  error  // ends the waiting too
 	line string // what is going on
 }
+
+// tendInterval is how often who waits sees to it that somebody acts.
+const tendInterval = 3 * time.Second
 
 // follow waits until judge finds an object done. exists is false for one that is
 // not there. The last state is returned also with an error.
@@ -42,13 +46,17 @@ func follow[T v1alpha1.Object](ctx context.Context, a *app, namespace, name stri
 	defer limit.Stop()
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
+	tend := time.NewTicker(tendInterval)
+	defer tend.Stop()
 	synced, exists := false, false
 	var last step
 	for {
 		select {
+		case <-ctx.Done():
+			return o, left(ctx, kind, namespace, name)
 		case e, ok := <-events:
 			if !ok {
-				return o, context.Cause(ctx)
+				return o, left(ctx, kind, namespace, name)
 			}
 			switch {
 			case e.Type == store.Synced:
@@ -61,12 +69,17 @@ func follow[T v1alpha1.Object](ctx context.Context, a *app, namespace, name stri
 				o, exists = e.Object.(T), e.Type != store.Deleted
 			}
 		case <-tick.C:
+		case <-tend.C:
+			// who acts may have died since, or have been dying when it was looked for
+			if err := a.rt.Ready(ctx); err != nil && ctx.Err() == nil {
+				return o, err
+			}
 		case <-limit.C:
 			p := newProblem(exitTimedOut, "%s %q was not done after %s", kind.Singular, name, timeout)
 			if last.line != "" {
 				p.hint = "it was at: " + last.line
 			}
-			return o, p
+			return o, p.then("%s", lookCommand(kind, namespace, name))
 		}
 		if !synced {
 			continue
@@ -77,6 +90,38 @@ func follow[T v1alpha1.Object](ctx context.Context, a *app, namespace, name stri
 		}
 		p.show(last.line)
 	}
+}
+
+// leftError says that somebody stopped waiting. What was waited for goes on.
+type leftError struct {
+	cause Interrupted
+	next  string
+}
+
+func (e *leftError) Error() string { return e.cause.Error() }
+func (e *leftError) Unwrap() error { return e.cause }
+
+func left(ctx context.Context, kind v1alpha1.Kind, namespace, name string) error {
+	var i Interrupted
+	if !errors.As(context.Cause(ctx), &i) {
+		return context.Cause(ctx)
+	}
+	return &leftError{cause: i, next: lookCommand(kind, namespace, name)}
+}
+
+// lookCommand shows how far an object is.
+func lookCommand(kind v1alpha1.Kind, namespace, name string) string {
+	switch kind.Name {
+	case v1alpha1.KindCluster:
+		return fmt.Sprintf("kbcli cluster describe %s -n %s", name, namespace)
+	case v1alpha1.KindBackup:
+		return fmt.Sprintf("kbcli cluster list-backup --name=%s -n %s", name, namespace)
+	case v1alpha1.KindBackupPolicy:
+		return fmt.Sprintf("kbcli cluster list-backup-policy --name=%s -n %s", name, namespace)
+	case v1alpha1.KindAddon:
+		return "kbcli addon describe " + name
+	}
+	return "kbcli backuprepo describe " + name
 }
 
 // gone judges an object that is being deleted.
@@ -106,7 +151,7 @@ func judgeRunning(c *v1alpha1.Cluster, exists bool) step {
 	if !exists {
 		return step{err: missing("cluster is gone")}
 	}
-	line := string(c.Status.Phase)
+	line := clusterPhase(c)
 	if r := c.Status.Restore; r != nil && c.Status.Phase == v1alpha1.ClusterRestoring {
 		line = string(r.Phase)
 	}

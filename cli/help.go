@@ -65,6 +65,8 @@ can be pasted. "cluster connect" ends as psql ends.`
 const jsonText = `What -o json prints.
 
   list         {"apiVersion": "v1", "kind": "List", "items": […]}, also for none and for one
+  list-events, list-instances, list-accounts, context list
+               {"items": […]}, of what is no object
   describe     the object: apiVersion, kind, metadata, spec, status
   restore --dry-run
                the plan: which backup, which WAL, the last commit kept and the first lost
@@ -72,6 +74,7 @@ const jsonText = `What -o json prints.
   -o yaml      the same in YAML; what a describe prints can be edited and read back
   -o name      a line each: cluster.apps.kubeblocks.io/my-pg
   -o wide      the table with more columns at its end
+  -w           with a list: an object at a time, when it changes
 
 Times are UTC, 2023-04-17T11:56:40Z, with six digits of fraction where an instant
 of the WAL is meant. Sizes are bytes. A field that is empty may be left out.

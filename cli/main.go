@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/kbcli/kbcli/runtimes"
@@ -61,6 +63,10 @@ type app struct {
 
 	rt     runtimes.Runtime
 	warned bool
+
+	versionNoted bool // that the agent's differs
+	completing   bool // the shell asks, not a person
+	quiet        bool // an interruption is how this ends
 }
 
 func newApp(stdio Stdio) *app {
@@ -84,6 +90,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	out := &checkedWriter{w: a.stdio.Out}
 	a.stdio.Out = out
 	root := newRoot(a)
+	a.completing = len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd)
 	root.SetArgs(args)
 	root.SetIn(a.stdio.In)
 	root.SetOut(out)
@@ -93,8 +100,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = out.err
 	}
 	var interrupted Interrupted
-	if err != nil && errors.As(context.Cause(ctx), &interrupted) {
+	var left *leftError
+	if err != nil && errors.As(context.Cause(ctx), &interrupted) && !errors.As(err, &left) {
 		err = interrupted
+	}
+	if a.quiet && errors.As(err, &interrupted) {
+		return explain(err).code
 	}
 	if err != nil {
 		s := explain(err)
@@ -135,19 +146,15 @@ func (a *app) runtime(ctx context.Context) (runtimes.Runtime, error) {
 }
 
 func openRuntime(ctx context.Context, a *app) (runtimes.Runtime, error) {
-	where := a.context
-	if where == "" {
-		where = a.env("KBCLI_CONTEXT")
-	}
-	if where != "" && where != "local" {
-		return nil, usage("there is no context %q: this release knows local, which is this machine", where)
+	if _, err := a.currentContext(); err != nil {
+		return nil, err
 	}
 	dir, err := a.stateDirectory()
 	if err != nil {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(a.stdio.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	return openLocal(ctx, dir, a.clock, log)
+	return openLocal(ctx, a, dir, log)
 }
 
 // stateDirectory is --state-dir, KBCLI_STATE_DIR, /var/lib/kubeblocks for root,
@@ -177,6 +184,9 @@ func (a *app) objects(ctx context.Context) (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.revive(ctx); err != nil {
+		return nil, err
+	}
 	return rt.Store(), nil
 }
 
@@ -189,6 +199,7 @@ func (a *app) ready(ctx context.Context) (store.Store, error) {
 	if err := rt.Ready(ctx); err != nil {
 		return nil, err
 	}
+	a.meetAgent()
 	return rt.Store(), nil
 }
 

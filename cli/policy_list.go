@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -18,17 +19,17 @@ func newListPolicyCommand(a *app) *cobra.Command {
 		Example:           "  kbcli cluster list-backup-policy\n  kbcli cluster list-backup-policy my-pg",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 0),
 		RunE: func(c *cobra.Command, args []string) error {
-			policies, err := list[*v1alpha1.BackupPolicy](c.Context(), a, l)
-			if err != nil {
-				return err
+			x := listed[*v1alpha1.BackupPolicy]{
+				plural: "backup policies", names: only,
+				keep: func(p *v1alpha1.BackupPolicy) bool { return len(args) == 0 || slices.Contains(args, p.Spec.ClusterRef) },
+				table: func(policies []*v1alpha1.BackupPolicy, wide bool) (*table, error) {
+					return a.policyTable(policies, l.all, wide), nil
+				},
 			}
-			if policies, err = pick(policies, only); err != nil {
-				return err
-			}
-			policies = ofClusters(policies, args, func(p *v1alpha1.BackupPolicy) string { return p.Spec.ClusterRef })
-			return show(a, l, policies, "backup policies", func(wide bool) *table { return a.policyTable(policies, l.all, wide) })
+			return x.run(c.Context(), a, l)
 		},
 	}
+	l.watchFlag(c)
 	l.flags(c, true)
 	c.Flags().StringSliceVar(&only, "name", nil, "only these policies")
 	alias(c, "name", "policy", "backup-policy")
@@ -55,7 +56,7 @@ func ofClusters[T any](in []T, clusters []string, of func(T) string) []T {
 func (a *app) policyTable(policies []*v1alpha1.BackupPolicy, namespaces, wide bool) *table {
 	t := &table{header: []string{"NAME", "DEFAULT", "CLUSTER", "CREATE-TIME", "STATUS"}}
 	if wide {
-		t.header = append(t.header, "REPOSITORY", "TTL", "LOGFILE", "LABELS")
+		t.header = append(t.header, "REPOSITORY", "TTL", "LOGFILE", "LABELS", "MIN-BACKUPS", "MAX-BACKUPS", "MESSAGE")
 	}
 	if namespaces {
 		t.header = append([]string{"NAMESPACE"}, t.header...)
@@ -63,7 +64,8 @@ func (a *app) policyTable(policies []*v1alpha1.BackupPolicy, namespaces, wide bo
 	for _, p := range policies {
 		row := []string{p.Name, strconv.FormatBool(p.IsDefault()), p.Spec.ClusterRef, a.at(p.CreationTimestamp.Time), string(p.Status.Phase)}
 		if wide {
-			row = append(row, p.Spec.BackupRepoName, p.Spec.Retention.TTL, strconv.FormatBool(p.Spec.Schedule.Logfile.Enable), labels(p))
+			row = append(row, p.Spec.BackupRepoName, p.Spec.Retention.TTL, strconv.FormatBool(p.Spec.Schedule.Logfile.Enable), labels(p),
+				number(int64(p.Spec.Retention.MinBackups)), number(int64(p.Spec.Retention.MaxBackups)), p.Status.Message)
 		}
 		if namespaces {
 			row = append([]string{p.Namespace}, row...)

@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -33,26 +35,42 @@ type table struct {
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 func (t *table) write(w io.Writer) {
+	t.clean()
 	widths := make([]int, len(t.header))
-	all := append([][]string{t.header}, t.rows...)
-	for _, r := range all {
+	for _, r := range append([][]string{t.header}, t.rows...) {
+		widen(widths, r)
+	}
+	writeRow(w, widths, t.header)
+	for _, r := range t.rows {
+		writeRow(w, widths, r)
+	}
+}
+
+// clean makes each cell one line, whatever an error message in it holds.
+func (t *table) clean() {
+	for _, r := range t.rows {
 		for i := range r {
 			if r[i] == "" && !t.blanks {
 				r[i] = none
 			}
-			// A cell is one line, whatever an error message in it holds.
 			r[i] = strings.Join(strings.Fields(r[i]), " ")
-			widths[i] = max(widths[i], utf8.RuneCountInString(r[i]))
 		}
 	}
-	for _, r := range all {
-		var b strings.Builder
-		for i, cell := range r {
-			b.WriteString(cell)
-			b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+3))
-		}
-		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
+}
+
+func widen(widths []int, row []string) {
+	for i, cell := range row {
+		widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 	}
+}
+
+func writeRow(w io.Writer, widths []int, row []string) {
+	var b strings.Builder
+	for i, cell := range row {
+		b.WriteString(cell)
+		b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+3))
+	}
+	fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
 }
 
 // facts are names and values, one a line.
@@ -79,6 +97,7 @@ type listing struct {
 	all      bool
 	selector string
 	output   string
+	watch    bool
 }
 
 const listForms = "json|yaml|wide|name"
@@ -87,7 +106,7 @@ func (l *listing) flags(c *cobra.Command, namespaced bool) {
 	if namespaced {
 		c.Flags().BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
 	}
-	c.Flags().StringVarP(&l.selector, "selector", "l", "", "only what has these labels, key=value,…")
+	c.Flags().StringVarP(&l.selector, "selector", "l", "", "only what has these labels: key=value,key!=value,key in (a,b),!key")
 	outputFlag(c, &l.output, listForms)
 }
 
@@ -105,7 +124,8 @@ func list[T v1alpha1.Object](ctx context.Context, a *app, l listing) ([]T, error
 	if l.all {
 		namespace = ""
 	}
-	got, err := store.List[T](ctx, s, namespace, selector)
+	got, err := store.List[T](ctx, s, namespace, nil)
+	got = slices.DeleteFunc(got, func(o T) bool { return !selector.Matches(k8slabelsOf(o)) })
 	var broken store.BrokenObjects
 	if errors.As(err, &broken) {
 		for _, b := range broken {
@@ -116,20 +136,15 @@ func list[T v1alpha1.Object](ctx context.Context, a *app, l listing) ([]T, error
 	return got, err
 }
 
-func parseSelector(text string) (map[string]string, error) {
-	if text == "" {
-		return nil, nil
+func k8slabelsOf(o v1alpha1.Object) k8slabels.Set { return o.GetLabels() }
+
+// parseSelector reads a selector as kubectl does, by equality and by sets.
+func parseSelector(text string) (k8slabels.Selector, error) {
+	s, err := k8slabels.Parse(text)
+	if err != nil {
+		return nil, usage("selector %q: %v", text, err).hints("such as -l key=value, -l 'key in (a,b)', -l '!key'")
 	}
-	out := map[string]string{}
-	for part := range strings.SplitSeq(text, ",") {
-		k, v, ok := strings.Cut(part, "=")
-		k = strings.TrimSpace(k)
-		if !ok || k == "" || strings.HasSuffix(k, "!") {
-			return nil, usage("selector %q is not key=value,…", text)
-		}
-		out[k] = strings.TrimSpace(strings.TrimPrefix(v, "="))
-	}
-	return out, nil
+	return s, nil
 }
 
 // show prints objects in the form that was asked for. In a table the words for
@@ -152,6 +167,32 @@ func show[T v1alpha1.Object](a *app, l listing, objects []T, plural string, t fu
 		return nil
 	}
 	t(l.output == "wide").write(a.stdio.Out)
+	return nil
+}
+
+// showValues prints what is no object in the form that was asked for: JSON and YAML
+// are {"items": […]}.
+func showValues[T any](a *app, form string, values []T, name func(T) string, empty func(), t func(wide bool) *table) error {
+	switch form {
+	case "json", "yaml":
+		if values == nil {
+			values = []T{}
+		}
+		return a.value(form, map[string]any{"items": values})
+	case "name":
+		for _, v := range values {
+			a.say("%s", name(v))
+		}
+		return nil
+	case "", "wide":
+	default:
+		return unknownOutput(form, listForms)
+	}
+	if len(values) == 0 {
+		empty()
+		return nil
+	}
+	t(form == "wide").write(a.stdio.Out)
 	return nil
 }
 
@@ -207,7 +248,8 @@ func (a *app) objectList(form string, objects []v1alpha1.Object) error {
 	return err
 }
 
-const describeForms = "json|yaml|name"
+// describeForms: a describe has no more to say when it is wide.
+const describeForms = listForms
 
 // object prints one object in a form other than the describe's own; done is
 // false for that.

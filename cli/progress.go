@@ -5,7 +5,10 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
+
+	"golang.org/x/term"
 )
 
 // logEvery is how often a line is logged where there is no terminal.
@@ -28,12 +31,26 @@ func (p *progress) show(line string) {
 	switch {
 	case line == "":
 	case p.terminal && line != p.shown:
-		fmt.Fprintf(p.w, "\r\033[K%s", line)
+		fmt.Fprintf(p.w, "\r\033[K%s", p.fit(line))
 		p.shown = line
 	case !p.terminal && !p.clock().Before(p.next):
 		fmt.Fprintln(p.w, line)
 		p.next = p.clock().Add(logEvery)
 	}
+}
+
+// fit cuts a line to the width of the terminal: one that wraps could not be taken back.
+func (p *progress) fit(line string) string {
+	f, ok := p.w.(*os.File)
+	if !ok {
+		return line
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	runes := []rune(line)
+	if err != nil || width < 2 || len(runes) < width {
+		return line
+	}
+	return string(runes[:width-2]) + "…"
 }
 
 // end leaves the terminal as if nothing had been shown.

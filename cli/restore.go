@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,8 @@ import (
 type restoring struct {
 	time, source, backup string
 	lsn, xid, point      string
+	atLSN                pg.LSN // lsn and xid as they were read
+	atXID                pg.XID
 	latest, exclusive    bool
 	timeline             uint32
 	dryRun, wait         bool
@@ -45,6 +48,8 @@ moment can be said.`,
 		Example: `  kbcli cluster restore new-cluster --restore-to-time "Apr 17,2023 19:56:40 UTC+0800" --source-cluster my-pg
   kbcli cluster restore new-cluster --restore-to-time "10 minutes ago" --source-cluster my-pg --dry-run
   kbcli cluster restore new-cluster --latest --source-cluster my-pg --wait
+  kbcli cluster restore new-cluster --restore-to-name before-upgrade --source-cluster my-pg
+  kbcli cluster restore new-cluster --restore-to-xid 752 --exclusive --source-cluster my-pg
   kbcli cluster restore new-cluster --backup backup-default-my-pg-20230417195547`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -61,17 +66,16 @@ moment can be said.`,
 	f.StringVar(&o.source, "source-cluster", "", "the cluster whose past it is")
 	f.StringVar(&o.backup, "backup", "", "the end of this backup")
 	f.BoolVar(&o.latest, "latest", false, "everything that the repository holds")
-	f.StringVar(&o.lsn, "restore-to-lsn", "", "the position in the WAL")
-	f.StringVar(&o.xid, "restore-to-xid", "", "the transaction")
-	f.StringVar(&o.point, "restore-to-name", "", "the restore point")
+	f.StringVar(&o.lsn, "restore-to-lsn", "", "the position in the WAL: the record that starts there or next is the last kept")
+	f.StringVar(&o.xid, "restore-to-xid", "", "the transaction that is the last kept")
+	f.StringVar(&o.point, "restore-to-name", "", "the restore point, as pg_create_restore_point named it; the newest of that name")
 	f.Uint32Var(&o.timeline, "timeline", 0, "the timeline to follow (default the newest)")
-	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target")
+	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target: a time, an LSN or a transaction")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and do nothing")
 	outputFlag(c, &o.output, "json|yaml")
 	waitFlags(c, &o.wait, &o.timeout, 24*time.Hour, "the new cluster serves")
 	alias(c, "backup", "backup-name")
 	a.completeFlag(c, "source-cluster", v1alpha1.KindCluster)
-	a.completeFlag(c, "backup", v1alpha1.KindBackup)
 	return c
 }
 
@@ -103,14 +107,36 @@ func (o *restoring) check() error {
 		return usage("must be specified one of the --backup or --restore-to-time").then("kbcli cluster restore --help")
 	case given != "--backup" && o.source == "":
 		return usage("--source-cluster must be specified if specified %s", given).then("kbcli cluster list")
-	case o.lsn != "" || o.xid != "" || o.point != "":
-		return usage("%s is not supported yet", given).hints("give --restore-to-time")
-	case o.exclusive && o.time == "":
-		return usage("--exclusive is only for --restore-to-time")
+	case o.exclusive && o.time == "" && o.lsn == "" && o.xid == "":
+		return usage("--exclusive is only for --restore-to-time, --restore-to-lsn and --restore-to-xid")
+	case o.timeline != 0 && o.backup != "":
+		return usage("--timeline is not for --backup, which has its own")
+	case len(o.point) > 63:
+		return usage("the name of a restore point has at most 63 bytes")
 	case o.output != "" && !o.dryRun:
 		return usage("--output is only for --dry-run")
 	case o.output != "" && o.output != "json" && o.output != "yaml":
 		return unknownOutput(o.output, "json|yaml")
+	}
+	return o.read()
+}
+
+// read reads the targets that are numbers.
+func (o *restoring) read() error {
+	if o.lsn != "" {
+		lsn, err := pg.ParseLSN(o.lsn)
+		if err != nil || lsn == 0 {
+			return usage("%q is not a position in the WAL such as 0/3000028", o.lsn).hints("on a running server: select pg_current_wal_insert_lsn()")
+		}
+		o.atLSN = lsn
+	}
+	if o.xid != "" {
+		// with an epoch or without, as PostgreSQL takes it
+		xid, err := strconv.ParseUint(o.xid, 10, 64)
+		if err != nil || uint32(xid) < 3 {
+			return usage("%q is not a transaction identifier, a number from 3", o.xid).hints("within a transaction: select pg_current_xact_id()")
+		}
+		o.atXID = pg.XID(xid)
 	}
 	return nil
 }
@@ -125,13 +151,16 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	} else if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
+	if err := a.admitName(ctx, o, name); err != nil {
+		return err
+	}
 	src, err := o.findSource(ctx, s, a.namespace)
 	if err != nil {
 		return err
 	}
 	p, err := o.plan(ctx, a, src, name)
 	if err != nil {
-		return &restoreError{source: src, show: func(w catalog.Window) string { return a.span(w.From, w.To) }, err: err}
+		return &restoreError{source: src, name: name, show: func(w catalog.Window) string { return a.span(w.From, w.To) }, err: err}
 	}
 	fmt.Fprint(a.stdio.Err, p.summary())
 	if o.dryRun {
@@ -148,12 +177,27 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 		return err
 	}
 	a.say("Cluster %s created", name)
+	if o.shape != nil {
+		a.unbound(ctx, o.shape.asked)
+	}
 	if !o.wait {
 		a.note("note: it is being restored; kbcli cluster describe %s -n %s shows how far it is", name, a.namespace)
 		return nil
 	}
 	_, err = follow(ctx, a, a.namespace, name, o.timeout, a.judgeRestore)
 	return err
+}
+
+// admitName says what is wrong with the new cluster as far as it is known before the
+// source was asked.
+func (a *app) admitName(ctx context.Context, o *restoring, name string) error {
+	c := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: name}}
+	if o.shape != nil {
+		if err := o.shape.apply(&c.Spec); err != nil {
+			return err
+		}
+	}
+	return a.admitted(ctx, c)
 }
 
 // findSource is the cluster whose past is asked for.
@@ -190,7 +234,10 @@ func (o *restoring) plan(ctx context.Context, a *app, src runtimes.Source, name 
 	if err != nil {
 		return nil, err
 	}
-	t := catalog.Target{Latest: o.latest, Backup: o.backup, Exclusive: o.exclusive, Timeline: pg.TimelineID(o.timeline)}
+	t := catalog.Target{
+		Latest: o.latest, Backup: o.backup, LSN: o.atLSN, XID: o.atXID, Name: o.point,
+		Exclusive: o.exclusive, Timeline: pg.TimelineID(o.timeline),
+	}
 	if o.time != "" {
 		m, err := o.moment(ctx, a, now, windows)
 		if err != nil {
@@ -201,8 +248,10 @@ func (o *restoring) plan(ctx context.Context, a *app, src runtimes.Source, name 
 			return nil, usage("--exclusive is not for latest, which is everything")
 		case m.Keyword == humantime.Latest:
 			t.Latest = true
-		case m.Keyword == humantime.Earliest && m.Time.IsZero():
-			return nil, &catalog.OutsideWindowError{Target: t}
+		case m.Keyword == humantime.Earliest && o.exclusive:
+			return nil, usage("--exclusive is not for earliest, the end of the first backup")
+		case m.Keyword == humantime.Earliest:
+			t.Earliest = true
 		default:
 			t.Time = m.Time
 		}
@@ -259,7 +308,10 @@ func (o *restoring) cluster(ctx context.Context, s store.Store, namespace, name 
 	r := &v1alpha1.RestoreSpec{
 		SourceCluster: p.source, SourceNamespace: namespace, SourceLineage: p.plan.Lineage,
 		Backup: o.backup, Latest: p.target.Latest, Exclusive: o.exclusive, Timeline: int64(o.timeline),
-		Resolved: resolved(p.plan),
+		LSN: o.lsn, XID: o.xid, Name: o.point, Resolved: resolved(p.plan),
+	}
+	if p.target.Earliest {
+		r.Backup = p.plan.Backup
 	}
 	if !p.target.Time.IsZero() {
 		t := v1alpha1.MicroTimeOf(p.target.Time)

@@ -26,7 +26,7 @@ func newRoot(a *app) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	},
-		newClusterCommand(a), newBackupRepoCommand(a), newAddonCommand(a), newKubeBlocksCommand(a), newVersionCommand(a),
+		newClusterCommand(a), newAgentCommand(a), newBackupRepoCommand(a), newAddonCommand(a), newKubeBlocksCommand(a), newContextCommand(a), newDoctorCommand(a), newVersionCommand(a),
 	)
 	root.AddCommand(helpTopics()...)
 	for _, f := range hiddenCommands {
@@ -41,6 +41,8 @@ func newRoot(a *app) *cobra.Command {
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(flagProblem)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	completionExamples(root)
+	a.completeTree(root)
 	return root
 }
 
@@ -146,23 +148,6 @@ Additional help topics:{{range .Commands}}{{if .IsAdditionalHelpTopicCommand}}
 
 Use "{{.CommandPath}} [command] --help" for more information about a command.{{end}}
 `
-
-func newVersionCommand(a *app) *cobra.Command {
-	var output string
-	c := &cobra.Command{
-		Use: "version", Short: "Print the version", Args: noArgs,
-		Example: "  kbcli version\n  kbcli version -o json",
-		RunE: func(*cobra.Command, []string) error {
-			if output != "" {
-				return a.value(output, map[string]string{"kbcli": version})
-			}
-			a.say("kbcli: %s", version)
-			return nil
-		},
-	}
-	outputFlag(c, &output, "json|yaml")
-	return c
-}
 
 func outputFlag(c *cobra.Command, output *string, forms string) {
 	c.Flags().StringVarP(output, "output", "o", "", "print as "+forms)

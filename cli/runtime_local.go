@@ -5,13 +5,13 @@ package cli
 import (
 	"context"
 	"log/slog"
-	"time"
 
-	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/local"
 )
 
 // openLocal opens this machine.
-func openLocal(ctx context.Context, stateDir string, clock func() time.Time, log *slog.Logger) (runtimes.Runtime, error) {
-	return local.Open(ctx, local.Options{StateDir: stateDir, Clock: clock, Log: log})
+func openLocal(ctx context.Context, a *app, stateDir string, log *slog.Logger) (*local.Runtime, error) {
+	return local.Open(ctx, local.Options{
+		StateDir: stateDir, Clock: a.clock, Log: log, Version: version, Supervisor: a.env("KBCLI_SUPERVISOR"),
+	})
 }

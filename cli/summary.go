@@ -32,7 +32,7 @@ func (p *preview) summary() string {
 	plan := p.plan
 	line("Restore point", "%s   (%s, %s)", humantime.FormatExact(plan.Time, p.zone), p.utc(plan.Time), strings.Join(p.asides(), "; "))
 	line("Window", "%s", p.window())
-	line("Base backup", "%s (ended %s, %s)", plan.Backup, p.clock(plan.BackupTime, "15:04:05"), roughly(plan.BackupBytes))
+	line("Base backup", "%s (ended %s, %s%s)", plan.Backup, p.clock(plan.BackupTime, "15:04:05"), roughly(plan.BackupBytes), p.how())
 	line("Replay", "%s, %s, about %s", count(plan.Segments, "WAL segment"), roughly(plan.WALBytes), about(plan.Estimate))
 	switch {
 	case plan.LastKept != nil:
@@ -50,8 +50,22 @@ func (p *preview) summary() string {
 	default:
 		line("First lost", "nothing: no later commit is known")
 	}
+	for _, w := range plan.Warnings {
+		line("Warning", "%s", w)
+	}
 	line("Into", "new cluster %q; %q is not touched", p.name, p.source)
 	return b.String()
+}
+
+// how the files of the base backup come, where they do not come from the repository.
+func (p *preview) how() string {
+	switch {
+	case p.plan.Snapshot == "":
+		return ""
+	case p.plan.Copied:
+		return "; copied from its snapshot, which is on another file system"
+	}
+	return "; a clone of its snapshot"
 }
 
 func (p *preview) asides() []string {
@@ -61,10 +75,27 @@ func (p *preview) asides() []string {
 		out = append(out, "the latest that is kept")
 	case p.plan.Immediate:
 		out = append(out, "the end of the backup")
+	case p.target.LSN != 0 || p.target.XID != 0:
+		out = append(out, p.record())
+	case p.target.Name != "":
+		out = append(out, p.target.String())
 	case p.target.Exclusive:
 		out = append(out, "commits of that very moment are lost")
 	}
 	return out
+}
+
+// record is the record that the restore stops at.
+func (p *preview) record() string {
+	how := "before"
+	if p.plan.Inclusive {
+		how = "after"
+	}
+	at := fmt.Sprintf("%s the record at %s", how, p.plan.StopLSN)
+	if p.target.XID != 0 {
+		return fmt.Sprintf("%s, the end of transaction %d", at, p.target.XID)
+	}
+	return at
 }
 
 // window is the window that the restore point lies in.

@@ -54,6 +54,15 @@ func TestSummary(t *testing.T) {
 			p.now = clock("2023-04-19T16:30:00Z")
 			p.plan.Estimate = 50 * time.Minute
 		}},
+		{"a clone", func(p *preview) { p.plan.Snapshot = "/srv/snapshots/s" }},
+		{"a copy", func(p *preview) { p.plan.Snapshot, p.plan.Copied = "/srv/snapshots/s", true }},
+		{"an LSN, with warnings", func(p *preview) {
+			p.target = catalog.Target{LSN: 0x3000020}
+			p.plan.Inclusive = true
+			p.plan.Warnings = []string{"LSN 0/3000020 lies inside the record at 0/3000000: as PostgreSQL does, the restore goes on to the next record, at 0/3000028", "another"}
+		}},
+		{"a transaction, exclusive", func(p *preview) { p.target = catalog.Target{XID: 752, Exclusive: true} }},
+		{"a restore point", func(p *preview) { p.target = catalog.Target{Name: "before-upgrade"} }},
 		{"UTC, just now", func(p *preview) { p.zone, p.now = time.UTC, p.plan.Time }},
 	} {
 		p := &preview{

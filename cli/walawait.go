@@ -19,6 +19,7 @@ func init() { hiddenCommands = append(hiddenCommands, newWALAwaitCommand) }
 func newWALAwaitCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: local.AwaitCommand + " DIRECTORY FILE PATH", Short: "Wait for a file of WAL", Args: cobra.ExactArgs(3),
+		Example: "  kbcli " + local.AwaitCommand + " recovery/wal 000000010000000000000003 pg_wal/RECOVERYXLOG",
 		RunE: func(c *cobra.Command, args []string) error {
 			code, err := archive.Await(c.Context(), args[0], args[1], args[2])
 			if err != nil {

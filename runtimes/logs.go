@@ -21,3 +21,11 @@ type LogReader interface {
 	// Logs writes lines of a log to w.
 	Logs(ctx context.Context, c *v1alpha1.Cluster, o LogOptions, w io.Writer) error
 }
+
+// LogElsewhereError says that a log is in no file that can be read from here.
+type LogElsewhereError struct {
+	Whose   string // "cluster my-pg", "the agent"
+	Command string // shows it; empty if nobody knows one
+}
+
+func (e *LogElsewhereError) Error() string { return "the log of " + e.Whose + " is not in a file" }

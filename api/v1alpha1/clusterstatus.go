@@ -77,7 +77,7 @@ const (
 	ArchiveStreaming  ArchiveState = "Streaming"
 	ArchiveConnecting ArchiveState = "Connecting" // to PostgreSQL, again and again
 	ArchiveStopped    ArchiveState = "Stopped"    // by policy, or with its cluster
-	ArchiveBlocked    ArchiveState = "Blocked"    // the spool is full: PostgreSQL keeps its WAL
+	ArchiveBlocked    ArchiveState = "Blocked"    // PostgreSQL keeps its WAL: the spool is full, or the repository cannot be used
 	ArchiveGap        ArchiveState = "Gap"        // WAL is missing since the last backup
 )
 

@@ -38,7 +38,7 @@ type job struct {
 
 // startJob begins to take a backup.
 func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
-	jctx, cancel := context.WithCancel(ctx)
+	jctx, cancel := p.while(ctx)
 	j := &job{name: b.Name, cancel: cancel, done: make(chan struct{})}
 	p.job = j
 	lineage, arch, repoName := p.lineage, p.arch, p.repoName
@@ -49,12 +49,21 @@ func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
 }
 
 func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineage *repository.Lineage, arch *archiving, repoName string) (*repository.Manifest, error) {
+	var at repository.Snapshot
+	var err error
 	switch b.Spec.BackupType {
 	case v1alpha1.BackupDatafile:
+	case v1alpha1.BackupSnapshot:
+		if at, err = p.snapshotPlace(ctx, lineage.Info().ID, b.Name); err != nil {
+			if m, merr := lineage.Manifest(ctx, b.Name); merr == nil {
+				return m, nil // it was made before, and that could not be said
+			}
+			return nil, err
+		}
 	default:
 		return nil, fmt.Errorf("backups of type %s are not supported here yet: use --type datafile", b.Spec.BackupType)
 	}
-	_, err := store.Mutate(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+	_, err = store.Mutate(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		if !slices.Contains(b.Finalizers, BackupFinalizer) {
 			b.Finalizers = append(b.Finalizers, BackupFinalizer)
 		}
@@ -64,9 +73,11 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 		return nil, err
 	}
 	manual := b.Labels[v1alpha1.LabelScheduled] == ""
-	_, err = store.MutateStatus(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+	begins := b.Status.Phase != v1alpha1.BackupInProgress
+	b, err = store.MutateStatus(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		s := &b.Status
 		s.Phase, s.Manual, s.Repo, s.Lineage = v1alpha1.BackupInProgress, manual, repoName, lineage.Info().ID
+		s.SnapshotPath = at.Path // whoever deletes it looks there, also if nothing came of it
 		if s.StartTimestamp.IsZero() {
 			s.StartTimestamp = metav1.NewTime(p.cfg.Clock())
 		}
@@ -75,16 +86,15 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	if err != nil {
 		return nil, err
 	}
+	if begins {
+		p.tellBackup(b)
+	}
 	// an agent that died after the manifest was written, and before it could say so
 	m, err := lineage.Manifest(ctx, b.Name)
 	if err == nil || !errors.Is(err, blob.ErrNotExist) {
 		return m, err
 	}
-	// the archive must have begun before the backup does, or its first WAL is missing
-	if err := waitStreaming(ctx, arch); err != nil {
-		return nil, err
-	}
-	return basebackup.Take(ctx, basebackup.Config{
+	cfg := basebackup.Config{
 		Lineage: lineage, Conninfo: p.cfg.Conninfo, DataDirectory: p.cfg.DataDirectory,
 		Name: b.Name, Manual: manual, Fast: true, Workers: p.cfg.Workers,
 		WaitWAL: arch.Wait,
@@ -94,7 +104,18 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 			j.mu.Unlock()
 		},
 		Clock: p.cfg.Clock, Log: p.cfg.Log,
-	})
+	}
+	if b.Spec.CopyOf != "" {
+		return p.copySnapshot(ctx, b.Spec.CopyOf, lineage, cfg)
+	}
+	// the archive must have begun before the backup does, or its first WAL is missing
+	if err := waitStreaming(ctx, arch); err != nil {
+		return nil, err
+	}
+	if b.Spec.BackupType == v1alpha1.BackupSnapshot {
+		return basebackup.Snapshot(ctx, cfg, at)
+	}
+	return basebackup.Take(ctx, cfg)
 }
 
 // waitStreaming blocks until WAL arrives.
@@ -138,13 +159,19 @@ func (p *Protector) reapJob(ctx context.Context) error {
 		if err := p.reload(ctx); err != nil {
 			return err
 		}
+		if err := p.wishCopy(ctx, b); err != nil {
+			return err
+		}
 	}
-	_, err = store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
+	b, err = store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
 		p.finish(b, j)
 		return nil
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
+	}
+	if err == nil {
+		p.tellBackup(b)
 	}
 	p.job = nil
 	// what a backup needed is not needed until the next: an idle agent is small
@@ -183,6 +210,12 @@ func (p *Protector) finish(b *v1alpha1.Backup, j *job) {
 	}
 	FillStatus(s, j.result)
 	s.Phase = v1alpha1.BackupCompleted
+	if p.policy != nil && !s.Manual {
+		// from now on it says so by itself: its cluster may be deleted
+		if promise, err := PromiseOf(p.policy.Spec.Retention); err == nil {
+			s.Expiration = metav1.NewTime(s.CompletionTimestamp.Add(promise.TTL))
+		}
+	}
 }
 
 // FillStatus tells in a Backup's status what its manifest says.
@@ -190,6 +223,9 @@ func FillStatus(s *v1alpha1.BackupStatus, m *repository.Manifest) {
 	s.TotalSize = m.Stored
 	s.Timeline, s.StartLSN, s.StopLSN = int64(m.Timeline), m.StartLSN.String(), m.StopLSN.String()
 	s.StopTime = v1alpha1.MicroTimeOf(m.StopTime)
+	if m.Snapshot != nil {
+		s.SnapshotPath = m.Snapshot.Path
+	}
 	if n := len(m.BadPages); n > 0 {
 		s.FailureReason = fmt.Sprintf("%d pages of the server's own files have wrong checksums, the first is block %d of %s", n, m.BadPages[0].Block, m.BadPages[0].Path)
 	}
@@ -206,15 +242,15 @@ func (p *Protector) stopJob() {
 	p.job = nil
 }
 
-// DeleteBackup removes a Backup's bytes from its repository. Packs that other
-// backups use stay.
+// DeleteBackup removes a Backup's bytes from its repository, and then the directory of a
+// snapshot if it is here. Packs that other backups use stay.
 func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup) error {
 	if b.Status.Lineage == "" {
 		return nil
 	}
 	l, err := repo.Lineage(ctx, b.Status.Lineage)
 	if errors.Is(err, blob.ErrNotExist) {
-		return nil
+		return removeSnapshot(b)
 	}
 	if err != nil {
 		return err
@@ -229,5 +265,8 @@ func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.
 			used[n] = true
 		}
 	}
-	return l.DeleteBackup(ctx, b.Name, func(n uint32) bool { return used[n] })
+	if err := l.DeleteBackup(ctx, b.Name, func(n uint32) bool { return used[n] }); err != nil {
+		return err
+	}
+	return removeSnapshot(b)
 }

@@ -9,6 +9,14 @@
 //	BackupPolicy ─▶ archive.Archiver ─▶ repository ─▶ catalog ─▶ Cluster.status
 //	Backup ───────▶ basebackup.Take ──▶
 //
+// Backups of type snapshot are made of the file system where the runtime says that it
+// can; one whose directory is gone is Failed until it is back.
+//
 // A Backup that was InProgress when the agent ended is taken up by the next one.
 // Whoever runs the server runs one Protector beside it while the server runs.
+//
+// A Protector archives, backs up and lets go under the lock of its lineage in the
+// repository, of which there is one however many agents a copied state directory or a
+// cloned machine brings up. Who is refused says who has it, and goes on when that one
+// has ended. What runs under a lock that was lost ends.
 package agent

@@ -27,14 +27,15 @@ const (
 
 // expiry is what is known of the last look for what expired.
 type expiry struct {
-	looked time.Time // zero: look at once
-	plan   time.Time // when to read the repository again at the latest
-	seen   expirySeen
+	looked  time.Time // zero: look at once
+	plan    time.Time // when to read the repository again at the latest
+	seen    expirySeen
+	trouble string // why nothing expires; empty where nothing stands in the way
 }
 
 // expirySeen is what a plan rests upon beside the repository.
 type expirySeen struct {
-	ttl      time.Duration
+	promise  Promise
 	lineage  string
 	repo     string
 	backups  int
@@ -42,16 +43,34 @@ type expirySeen struct {
 	restores bool
 }
 
-// expire lets go what the policy's ttl does not promise, once a minute. Backups go as
-// objects, whose deletion removes their bytes; WAL goes when no Backup that is to go
-// is there any more. Nothing goes where something could not be read.
+// expire lets go what the policy does not promise, once a minute. Nothing goes where
+// something could not be read, while somebody restores, and where the clock is not to be
+// believed; the policy's status says so.
 func (p *Protector) expire(ctx context.Context) error {
 	now := p.cfg.Clock()
 	if p.policy == nil || !p.expiry.looked.IsZero() && now.Sub(p.expiry.looked).Abs() < expireInterval {
 		return nil
 	}
 	p.expiry.looked = now
-	ttl, err := v1alpha1.ParseTTL(p.policy.Spec.Retention.TTL)
+	err := p.expireNow(ctx, now)
+	before := p.expiry.trouble
+	p.expiry.trouble = ""
+	if err != nil && ctx.Err() == nil {
+		p.expiry.trouble = "nothing expires: " + err.Error()
+	}
+	var clock *ClockError
+	var corrupt *repository.CorruptError
+	if errors.As(err, &clock) || errors.As(err, &corrupt) {
+		if before == "" {
+			p.cfg.Log.Warn("nothing expires", "error", err)
+		}
+		return nil // the policy says it, and WAL is archived all the same
+	}
+	return err
+}
+
+func (p *Protector) expireNow(ctx context.Context, now time.Time) error {
+	promise, err := PromiseOf(p.policy.Spec.Retention)
 	if err != nil {
 		return err
 	}
@@ -60,15 +79,18 @@ func (p *Protector) expire(ctx context.Context) error {
 		return err
 	}
 	all = slices.DeleteFunc(all, func(b *v1alpha1.Backup) bool { return b.Spec.ClusterRef != p.cfg.Cluster })
-	if err := p.noteExpirations(ctx, all, ttl, now); err != nil {
+	if err := p.believe(ctx, now); err != nil {
+		return err
+	}
+	if err := p.noteExpirations(ctx, all, promise.TTL, now); err != nil {
 		return err
 	}
 	lineage, repoName, err := p.existingLineage(ctx)
 	if err != nil || lineage == nil {
 		return err
 	}
-	seen := expirySeen{ttl: ttl, lineage: lineage.Info().ID, repo: repoName}
-	if seen.restores, err = p.restoring(ctx); err != nil {
+	seen := expirySeen{promise: promise, lineage: lineage.Info().ID, repo: repoName}
+	if seen.restores, err = Restoring(ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster); err != nil {
 		return err
 	}
 	for _, b := range all {
@@ -82,7 +104,7 @@ func (p *Protector) expire(ctx context.Context) error {
 	if seen == p.expiry.seen && now.Before(p.expiry.plan) || seen.restores {
 		return nil // a restore reads what may no longer be promised
 	}
-	in, err := retention.Load(ctx, lineage, now, ttl)
+	in, err := promise.Load(ctx, lineage, now)
 	if err != nil {
 		return err
 	}
@@ -90,6 +112,7 @@ func (p *Protector) expire(ctx context.Context) error {
 	if err := p.letGo(ctx, lineage, list, all); err != nil {
 		return err
 	}
+	p.tellExpired(list.Backups, all...)
 	p.expiry.seen, p.expiry.plan = seen, now.Add(replanInterval)
 	if !list.Next.IsZero() && list.Next.Before(p.expiry.plan) {
 		p.expiry.plan = list.Next
@@ -100,39 +123,28 @@ func (p *Protector) expire(ctx context.Context) error {
 	return p.refresh(ctx, lineage, in, list)
 }
 
-// letGo deletes the Backups that are listed; or, when there are none, the WAL.
+// letGo lets go what is listed, under the lineage's lock.
 func (p *Protector) letGo(ctx context.Context, lineage *repository.Lineage, list retention.List, all []*v1alpha1.Backup) error {
-	if len(list.Backups) == 0 {
-		return retention.Apply(ctx, lineage, list)
-	}
-	for _, name := range list.Backups {
-		i := slices.IndexFunc(all, func(b *v1alpha1.Backup) bool {
-			return b.Name == name && b.Status.Lineage == lineage.Info().ID
-		})
-		if i < 0 {
-			// its object is lost: there is nobody but us to let it go
-			if err := retention.Apply(ctx, lineage, retention.List{Backups: []string{name}}); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := p.deleteObject(ctx, all[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Protector) deleteObject(ctx context.Context, b *v1alpha1.Backup) error {
-	if b.DeletionTimestamp != nil {
+	if list.Empty() {
 		return nil
 	}
-	p.cfg.Log.Info("a backup expired", "backup", b.Name, "phase", b.Status.Phase)
-	err := p.cfg.Objects.Delete(ctx, v1alpha1.KindBackup, b.Namespace, b.Name, store.Preconditions{UID: string(b.UID)})
-	if apierrors.IsNotFound(err) {
-		return nil
+	if p.lineage != nil && p.lineage.Info().ID == lineage.Info().ID && p.lineage.Repository() == lineage.Repository() {
+		lineage = p.lineage
 	}
-	return err
+	idle := p.held.lock == nil
+	if err := p.hold(ctx, lineage); err != nil {
+		return err
+	}
+	if idle {
+		defer p.release()
+	}
+	// somebody may have begun a restore while the repository was read
+	if busy, err := Restoring(ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster); err != nil || busy {
+		return err
+	}
+	ctx, cancel := p.while(ctx)
+	defer cancel()
+	return LetGo(ctx, p.cfg.Objects, p.cfg.Log, lineage, list, all)
 }
 
 // noteExpirations says in each scheduled Backup when it may go, and in the policy
@@ -159,9 +171,10 @@ func (p *Protector) noteExpirations(ctx context.Context, all []*v1alpha1.Backup,
 		case st.Phase == v1alpha1.BackupCompleted && st.CompletionTimestamp.After(good.Time):
 			good = st.CompletionTimestamp
 		case st.Phase == v1alpha1.BackupFailed && st.StopLSN == "" && !now.Before(want.Time):
-			if err := p.deleteObject(ctx, b); err != nil {
+			if err := deleteObject(ctx, p.cfg.Objects, p.cfg.Log, b); err != nil {
 				return err
 			}
+			p.tellExpired([]string{b.Name}, b)
 		}
 	}
 	if !good.After(p.policy.Status.LastSuccessfulTime.Time) {
@@ -192,27 +205,6 @@ func (p *Protector) existingLineage(ctx context.Context) (*repository.Lineage, s
 	return l, name, err
 }
 
-// restoring tells whether somebody restores from this cluster.
-func (p *Protector) restoring(ctx context.Context) (bool, error) {
-	all, err := store.List[*v1alpha1.Cluster](ctx, p.cfg.Objects, "", nil)
-	if err != nil {
-		return false, err // one that cannot be read may be restoring
-	}
-	for _, c := range all {
-		r := c.Spec.Restore
-		if r == nil || c.DeletionTimestamp != nil || c.Status.Phase == v1alpha1.ClusterFailed {
-			continue
-		}
-		// with a backup alone the source need not be named
-		ours := r.SourceCluster == "" || r.SourceCluster == p.cfg.Cluster && r.SourceNamespace == p.cfg.Namespace
-		over := c.Status.Restore != nil && (c.Status.Restore.Phase == v1alpha1.RestoreCompleted || c.Status.Restore.Phase == v1alpha1.RestoreFailed)
-		if ours && !over {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // refresh takes a new snapshot of the repository if something in it went.
 func (p *Protector) refresh(ctx context.Context, l *repository.Lineage, in retention.Input, list retention.List) error {
 	if p.lineage == nil || p.lineage.Info().ID != l.Info().ID {
@@ -221,7 +213,7 @@ func (p *Protector) refresh(ctx context.Context, l *repository.Lineage, in reten
 	p.mu.Lock()
 	known := 0
 	if p.cat != nil {
-		known = len(p.cat.Backups())
+		known = len(p.cat.Backups()) + len(p.cat.Absent())
 	}
 	p.mu.Unlock()
 	if list.Empty() && known == len(in.Backups) {

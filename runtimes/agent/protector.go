@@ -27,14 +27,27 @@ type Config struct {
 	Namespace string
 	Cluster   string
 
-	Conninfo      string // of the superuser, without application_name
+	Conninfo      string // of the superuser
 	DataDirectory string // as this process sees it
 	Spool         string // a directory; each lineage gets one in it
 
 	// OpenRepo opens the repository of a BackupRepo, of the default one for "".
 	OpenRepo func(ctx context.Context, name string) (*repository.Repository, string, error)
+	// Former lists what can be reached in the lineages that the cluster left for
+	// another repository; nil where nobody knows.
+	Former func(ctx context.Context, now *repository.Lineage) ([]catalog.Window, error)
+	// Identity is who this process is, to other agents of one repository. Without
+	// one its locks are not known again after a crash, and run out.
+	Identity *Identity
+	// Snapshots says on which machine and in which directory the snapshots of a
+	// lineage of the cluster lie, or with a *NoSnapshotError why there can be none; nil
+	// is no snapshots.
+	Snapshots func(ctx context.Context, lineage string) (repository.Snapshot, error)
 	// Workers is how many files a backup reads at once.
 	Workers int
+
+	// Event takes note of what happened; nil where nobody listens.
+	Event EventFunc
 
 	Clock func() time.Time
 	Log   *slog.Logger
@@ -52,6 +65,11 @@ type Protector struct {
 	job      *job
 	last     lastStatus
 	expiry   expiry
+	snaps    snapshots
+	held     hold
+	former   former
+	leaving  chan leaving
+	ended    chan struct{} // closed when Run has returned
 
 	mu  sync.Mutex
 	cat *catalog.Catalog
@@ -67,13 +85,16 @@ type archiving struct {
 }
 
 // New makes a Protector.
-func New(cfg Config) *Protector { return &Protector{cfg: cfg} }
+func New(cfg Config) *Protector {
+	return &Protector{cfg: cfg, leaving: make(chan leaving), ended: make(chan struct{})}
+}
 
 // period is how often things are looked at when nobody reports a change.
 const period = time.Second
 
-// Run protects the cluster until ctx ends.
+// Run protects the cluster until ctx ends, or Leave has succeeded. It is called once.
 func (p *Protector) Run(ctx context.Context) error {
+	defer close(p.ended)
 	policies, err := p.cfg.Objects.Watch(ctx, v1alpha1.KindBackupPolicy, p.cfg.Namespace)
 	if err != nil {
 		return err
@@ -82,6 +103,9 @@ func (p *Protector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer p.reportEnd(ctx)
+	defer p.abandon()
+	defer p.former.stop()
 	defer p.stopJob()
 	defer p.stopArchiving()
 	tick := time.NewTicker(period)
@@ -104,6 +128,12 @@ func (p *Protector) Run(ctx context.Context) error {
 			}
 		case <-tick.C:
 		case <-p.jobDone():
+		case l := <-p.leaving:
+			err := p.leave(l.ctx, l.force)
+			l.done <- err
+			if err == nil {
+				return nil
+			}
 		}
 	}
 }
@@ -150,20 +180,35 @@ func (p *Protector) reconcile(ctx context.Context) error {
 				return err
 			}
 		}
+		p.release()
+		snapshots := p.seeToSnapshots(ctx)
 		p.report(ctx, nil)
-		return errors.Join(scheduled, p.expire(ctx))
+		return errors.Join(scheduled, snapshots, p.expire(ctx))
 	}
 	if err := p.openLineage(ctx); err != nil {
 		return err
 	}
+	if err := p.hold(ctx, p.lineage); err != nil {
+		return p.refuse(ctx, next, err)
+	}
 	if err := p.keepArchiving(ctx); err != nil {
 		return err
 	}
+	synced := p.followSync(ctx, p.mode())
 	if next != nil && p.job == nil {
 		p.startJob(ctx, next)
 	}
-	p.report(ctx, nil)
-	return errors.Join(scheduled, p.expire(ctx))
+	snapshots := p.seeToSnapshots(ctx)
+	p.report(ctx, synced)
+	return errors.Join(scheduled, synced, snapshots, p.expire(ctx))
+}
+
+// mode is that of the policy; without one nobody waits for the repository.
+func (p *Protector) mode() v1alpha1.ArchiveMode {
+	if p.policy == nil {
+		return v1alpha1.ArchiveAsync
+	}
+	return p.policy.Spec.Archive.Mode
 }
 
 // defaultPolicy is the one that speaks for the cluster; nil if there is none.
@@ -187,7 +232,7 @@ func (p *Protector) acceptPolicy(ctx context.Context) error {
 	if o == nil {
 		return nil
 	}
-	message := unsupported(o.Spec.Schedule)
+	message := joinWords(p.unsupported(ctx, o.Spec.Schedule), p.expiry.trouble)
 	if o.Status.Phase == v1alpha1.PolicyAvailable && o.Status.ObservedGeneration == o.Generation && o.Status.Message == message {
 		return nil
 	}
@@ -275,17 +320,6 @@ func (p *Protector) reload(ctx context.Context) error {
 	return nil
 }
 
-// slot is the name of the replication slot, and of the connection in sync mode.
-func (p *Protector) slot() string {
-	name := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '_'
-	}, strings.ToLower(p.cfg.Namespace+"_"+p.cfg.Cluster))
-	return ("kbcli_" + name)[:min(63, len(name)+6)]
-}
-
 // keepArchiving starts the Archiver, or starts it anew when the policy changed or it
 // stopped.
 func (p *Protector) keepArchiving(ctx context.Context) error {
@@ -313,7 +347,7 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 			}
 		default:
 			if a.key == key {
-				return p.followSync(ctx, spec.Mode)
+				return nil
 			}
 			p.stopArchiving()
 		}
@@ -326,12 +360,17 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 	if spec.Spool.WhenFull == v1alpha1.SpoolGap {
 		whenFull = archive.GapWhenFull
 	}
+	info, err := client.With(p.cfg.Conninfo, [2]string{"application_name", p.slot()})
+	if err != nil {
+		return err
+	}
 	arch, err := archive.New(archive.Config{
 		Lineage: p.lineage, Slot: p.slot(),
-		Conninfo:   p.cfg.Conninfo + " application_name=" + p.slot(),
+		Conninfo:   info,
 		Spool:      p.cfg.Spool + "/" + p.lineage.Info().ID,
 		SpoolLimit: limit, WhenFull: whenFull, Sync: spec.Mode == v1alpha1.ArchiveSync,
 		TailInterval: spec.TailInterval.Duration, BeatInterval: beat,
+		May:   p.held.may,
 		Clock: p.cfg.Clock, Log: p.cfg.Log,
 	})
 	if err != nil {
@@ -354,69 +393,6 @@ func (p *Protector) stopArchiving() {
 	p.arch.stop()
 	<-p.arch.done
 	p.arch = nil
-}
-
-// followSync sets synchronous_standby_names once the Archiver streams, and takes it
-// back when the mode is async, so that commits wait for the repository only while
-// somebody brings them there.
-func (p *Protector) followSync(ctx context.Context, mode v1alpha1.ArchiveMode) error {
-	want := ""
-	if mode == v1alpha1.ArchiveSync {
-		if p.arch.Status().State != archive.Streaming {
-			return nil
-		}
-		want = p.slot()
-	}
-	if p.last.syncKnown && p.last.sync == want {
-		return nil
-	}
-	c, err := client.Connect(ctx, p.cfg.Conninfo)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	have, err := c.Setting(ctx, "synchronous_standby_names")
-	if err != nil {
-		return err
-	}
-	if have != want && (want != "" || have == p.slot()) {
-		sql := "ALTER SYSTEM RESET synchronous_standby_names"
-		if want != "" {
-			sql = "ALTER SYSTEM SET synchronous_standby_names = '" + want + "'" // letters, digits and _ only
-		}
-		for _, sql := range []string{sql, "SELECT pg_reload_conf()"} {
-			if _, err := c.SQL().Exec(ctx, sql); err != nil {
-				return fmt.Errorf("change synchronous_standby_names: %w", err)
-			}
-		}
-	}
-	p.last.syncKnown, p.last.sync = true, want
-	return nil
-}
-
-// dropSlot removes the slot when WAL is no longer archived, so that the server does
-// not keep WAL for nobody.
-func (p *Protector) dropSlot(ctx context.Context) error {
-	c, err := client.Connect(ctx, p.cfg.Conninfo)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	for range 20 {
-		err = c.DropSlot(ctx, p.slot())
-		if !errors.Is(err, client.ErrSlotActive) {
-			break
-		}
-		select { // the server has not noticed yet that the connection ended
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	if errors.Is(err, client.ErrSlotNotFound) {
-		return nil
-	}
-	return err
 }
 
 // nextBackup is the oldest Backup of the cluster that waits to be taken.

@@ -16,44 +16,42 @@ import (
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
-// annotationSchedule notes on a policy since when its datafile schedule is as it is,
+// annotationSchedule notes on a policy since when the schedule of a type is as it is,
 // the moment and the five fields: a moment before that was not missed.
-const annotationSchedule = "dataprotection.kubeblocks.io/datafile-schedule-since"
-
-// unsupported says which schedules of a policy are not acted upon; empty if none.
-func unsupported(s v1alpha1.ScheduleSpec) string {
-	var types []string
-	if s.Snapshot.Enable {
-		types = append(types, string(v1alpha1.BackupSnapshot))
-	}
-	if s.Incremental.Enable {
-		types = append(types, string(v1alpha1.BackupIncremental))
-	}
-	if len(types) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("schedules of type %s are not supported here yet, and make no backup: enable schedule.datafile", strings.Join(types, " and "))
+func annotationSchedule(kind v1alpha1.BackupType) string {
+	return "dataprotection.kubeblocks.io/" + string(kind) + "-schedule-since"
 }
 
-// runSchedule makes a Backup for the newest moment of the datafile schedule that has
-// come since the last one: however many were missed, it is one Backup. While a
-// scheduled Backup is not at its end no other is made.
+// runSchedule makes a Backup for the newest moment of each schedule that has come since
+// the last one: however many were missed, it is one Backup. While a scheduled Backup is
+// not at its end no other is made.
 func (p *Protector) runSchedule(ctx context.Context) error {
 	policy := p.policy
 	if policy == nil {
 		return nil
 	}
-	s := policy.Spec.Schedule.Datafile
+	s := policy.Spec.Schedule
+	return errors.Join(
+		p.runOne(ctx, policy, v1alpha1.BackupSnapshot, s.Snapshot),
+		p.runOne(ctx, policy, v1alpha1.BackupDatafile, s.Datafile),
+	)
+}
+
+// runOne follows the schedule of one type.
+func (p *Protector) runOne(ctx context.Context, policy *v1alpha1.BackupPolicy, kind v1alpha1.BackupType, s v1alpha1.Schedule) error {
 	now := p.cfg.Clock().UTC()
-	since, err := p.scheduleSince(ctx, policy, s, now)
+	since, err := p.scheduleSince(ctx, policy, kind, s, now)
 	if err != nil || !s.Enable {
 		return err
+	}
+	if kind == v1alpha1.BackupSnapshot && p.noSnapshots(ctx) != nil {
+		return nil // the policy's status says why
 	}
 	cron, err := v1alpha1.ParseCron(s.CronExpression)
 	if err != nil {
 		return err
 	}
-	last := policy.Status.LastScheduleTime[string(v1alpha1.BackupDatafile)].UTC()
+	last := policy.Status.LastScheduleTime[string(kind)].UTC()
 	if last.After(since) && !last.After(now) {
 		since = last
 	}
@@ -65,15 +63,16 @@ func (p *Protector) runSchedule(ctx context.Context) error {
 	if err != nil || pending {
 		return err
 	}
-	if err := p.createScheduled(ctx, policy, at); err != nil {
+	if err := p.createScheduled(ctx, policy, kind, at); err != nil {
 		return err
 	}
-	p.cfg.Log.Info("a scheduled backup is due", "policy", policy.Name, "moment", at)
+	p.cfg.Log.Info("a scheduled backup is due", "policy", policy.Name, "type", kind, "moment", at)
+	p.tellSchedule(policy, kind, at, now)
 	_, err = store.MutateStatus(ctx, p.cfg.Objects, policy.Namespace, policy.Name, func(o *v1alpha1.BackupPolicy) error {
 		if o.Status.LastScheduleTime == nil {
 			o.Status.LastScheduleTime = map[string]metav1.Time{}
 		}
-		o.Status.LastScheduleTime[string(v1alpha1.BackupDatafile)] = metav1.NewTime(at)
+		o.Status.LastScheduleTime[string(kind)] = metav1.NewTime(at)
 		return nil
 	})
 	return err
@@ -100,8 +99,9 @@ func lastMoment(cron v1alpha1.Cron, since, now time.Time) time.Time {
 
 // scheduleSince is since when the schedule is as it is. It notes that on the policy
 // when the schedule was switched on or changed, and takes the note away with it.
-func (p *Protector) scheduleSince(ctx context.Context, policy *v1alpha1.BackupPolicy, s v1alpha1.Schedule, now time.Time) (time.Time, error) {
-	note := policy.Annotations[annotationSchedule]
+func (p *Protector) scheduleSince(ctx context.Context, policy *v1alpha1.BackupPolicy, kind v1alpha1.BackupType, s v1alpha1.Schedule, now time.Time) (time.Time, error) {
+	key := annotationSchedule(kind)
+	note := policy.Annotations[key]
 	stamp, fields, _ := strings.Cut(note, " ")
 	since, err := time.Parse(time.RFC3339, stamp)
 	want := ""
@@ -118,13 +118,13 @@ func (p *Protector) scheduleSince(ctx context.Context, policy *v1alpha1.BackupPo
 	}
 	_, err = store.Mutate(ctx, p.cfg.Objects, policy.Namespace, policy.Name, func(o *v1alpha1.BackupPolicy) error {
 		if want == "" {
-			delete(o.Annotations, annotationSchedule)
+			delete(o.Annotations, key)
 			return nil
 		}
 		if o.Annotations == nil {
 			o.Annotations = map[string]string{}
 		}
-		o.Annotations[annotationSchedule] = want
+		o.Annotations[key] = want
 		return nil
 	})
 	return since, err
@@ -150,8 +150,8 @@ func (p *Protector) scheduledPending(ctx context.Context) (bool, error) {
 
 // createScheduled makes the Backup of a moment. That it is there already, because
 // an agent ended before it noted so, is success; the name may also be that of a Backup
-// that somebody asked for in the same second.
-func (p *Protector) createScheduled(ctx context.Context, policy *v1alpha1.BackupPolicy, at time.Time) error {
+// that somebody asked for in the same second, or of one of another schedule.
+func (p *Protector) createScheduled(ctx context.Context, policy *v1alpha1.BackupPolicy, kind v1alpha1.BackupType, at time.Time) error {
 	for second := range 10 {
 		b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{
 			Namespace: p.cfg.Namespace,
@@ -159,7 +159,7 @@ func (p *Protector) createScheduled(ctx context.Context, policy *v1alpha1.Backup
 			Labels:    map[string]string{v1alpha1.LabelScheduled: policy.Name},
 		}}
 		b.Spec.ClusterRef, b.Spec.BackupPolicyName = p.cfg.Cluster, policy.Name
-		b.Spec.BackupType = v1alpha1.BackupDatafile
+		b.Spec.BackupType = kind
 		err := p.cfg.Objects.Create(ctx, b)
 		if !apierrors.IsAlreadyExists(err) {
 			return err
@@ -168,7 +168,7 @@ func (p *Protector) createScheduled(ctx context.Context, policy *v1alpha1.Backup
 		if err != nil {
 			return err
 		}
-		if have.Labels[v1alpha1.LabelScheduled] != "" {
+		if have.Labels[v1alpha1.LabelScheduled] != "" && have.Spec.BackupType == kind {
 			return nil
 		}
 	}

@@ -6,18 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -31,27 +31,61 @@ func (e *AgentRunsError) Error() string {
 
 // RunAgent looks after everything under the state directory until ctx ends. There is
 // one agent per state directory: a second one is an *AgentRunsError. Servers go on
-// running when it ends.
-func (r *Runtime) RunAgent(ctx context.Context) error {
-	lock := flock.New(r.layout.lock())
-	ok, err := lock.TryLock()
+// running when it ends. When the file of its program is replaced, it lets the new
+// program take its place in this process, with the lock; then RunAgent does not return.
+func (r *Runtime) RunAgent(ctx context.Context) (err error) {
+	lock, err := takeAgentLock(r.lock())
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	if !ok {
+	if lock == nil {
 		return &AgentRunsError{r.state}
 	}
-	defer lock.Close()
+	defer lock.release()
+	if !lock.inherited {
+		// what an agent that was killed left behind is not about this one
+		if err := r.retract(); err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
+	}
+	if err := os.Remove(r.agentStopped()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("agent: %w", err)
+	}
+	log, err := r.openAgentLog()
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	defer log.Close()
+	if !sameFile(os.Stderr, log) {
+		// `cluster logs` reads that file, wherever else this one's words go
+		r.log = slog.New(slog.NewMultiHandler(r.log.Handler(), slog.NewJSONHandler(log, nil)))
+		r.repos.log = r.log
+	}
+	if r.identity, err = agent.Identify(r.state); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	if err := r.sweepTrials(); err != nil {
+		r.log.Warn("what a killed verify-backup left", "error", err)
+	}
 	if err := r.firstRun(ctx); err != nil {
 		return err
 	}
-	if err := atomicfile.Write(r.layout.pid(), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+	if err := r.announce(log); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	defer os.Remove(r.layout.pid())
-	r.log.Info("the agent has started", "state", r.state, "pid", os.Getpid())
-	err = r.look(ctx)
+	defer func() {
+		if !errors.Is(err, errLost) {
+			err = errors.Join(err, r.retract())
+		}
+	}()
+	if err := notify("READY=1\nSTATUS=version " + r.version); err != nil {
+		r.log.Warn("systemd cannot be told that the agent is ready", "error", err)
+	}
+	r.log.Info("the agent has started", "version", r.version, "state", r.state, "pid", os.Getpid())
+	r.tellStarted(ctx)
+	err = r.lookUntilReplaced(ctx, lock)
 	r.log.Info("the agent ends")
+	r.tellEnded(err)
 	return err
 }
 
@@ -88,7 +122,7 @@ func (r *Runtime) look(ctx context.Context) error {
 		}
 		wake = append(wake, ch)
 	}
-	keepers := map[string]*keeper{}
+	keepers, repoKeepers := map[string]*keeper{}, map[types.UID]*repoKeeper{}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	tick := time.NewTicker(lookInterval)
@@ -116,11 +150,8 @@ func (r *Runtime) look(ctx context.Context) error {
 			keepers[key] = k
 			wg.Go(func() { k.run(ctx) })
 		}
-		if err := r.seeToRepos(ctx); err != nil && ctx.Err() == nil {
+		if err := r.keepRepos(ctx, repoKeepers, &wg); err != nil && ctx.Err() == nil {
 			r.log.Warn("repositories", "error", err)
-		}
-		if err := r.seeToDeletedBackups(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("deleting backups", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -133,99 +164,6 @@ func (r *Runtime) look(ctx context.Context) error {
 		case <-wake[2]:
 		}
 	}
-}
-
-// seeToRepos opens each repository whose object is new or changed, or that this agent
-// has not opened yet, brings back the backups that it holds, and says how it stands.
-func (r *Runtime) seeToRepos(ctx context.Context) error {
-	all, err := store.List[*v1alpha1.BackupRepo](ctx, r.objects, "", nil)
-	errs := []error{err}
-	for _, o := range all {
-		phase, message := o.Status.Phase, o.Status.Message
-		if r.attached[o.UID] != o.Generation || phase != v1alpha1.RepoReady {
-			phase, message = r.attach(ctx, o)
-		}
-		errs = append(errs, r.noteRepo(ctx, o, phase, message))
-	}
-	return errors.Join(errs...)
-}
-
-// attach opens a repository, and brings back the backups that it holds.
-func (r *Runtime) attach(ctx context.Context, o *v1alpha1.BackupRepo) (v1alpha1.BackupRepoPhase, string) {
-	repo, _, err := r.repos.named(ctx, o.Name)
-	if err != nil {
-		return v1alpha1.RepoFailed, err.Error()
-	}
-	message, err := r.reattach(ctx, o.Name, repo)
-	if err != nil {
-		return v1alpha1.RepoFailed, err.Error()
-	}
-	r.attached[o.UID] = o.Generation
-	return v1alpha1.RepoReady, message
-}
-
-// noteRepo writes a repository's status, if it changed.
-func (r *Runtime) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1alpha1.BackupRepoPhase, message string) error {
-	known, err := r.knownBackups(ctx)
-	if err != nil {
-		return err
-	}
-	want := v1alpha1.BackupRepoStatus{Phase: phase, Message: message, ObservedGeneration: o.Generation}
-	want.Backups, want.TotalSize = contents(known, o.Name)
-	if o.Status == want {
-		return nil
-	}
-	_, err = store.MutateStatus(ctx, r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
-		o.Status = want
-		return nil
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
-// seeToDeletedBackups removes the bytes of Backups that were deleted, and then lets
-// the objects go.
-func (r *Runtime) seeToDeletedBackups(ctx context.Context) error {
-	all, err := store.List[*v1alpha1.Backup](ctx, r.objects, "", nil)
-	errs := []error{err}
-	for _, b := range all {
-		if b.DeletionTimestamp == nil {
-			continue
-		}
-		if err := r.deleteBackup(ctx, b); err != nil {
-			errs = append(errs, fmt.Errorf("backup %s: %w", b.Name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (r *Runtime) deleteBackup(ctx context.Context, b *v1alpha1.Backup) error {
-	if b.Status.Phase != v1alpha1.BackupDeleting {
-		_, err := store.MutateStatus(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
-			b.Status.Phase = v1alpha1.BackupDeleting
-			return nil
-		})
-		return err // the next round goes on: whoever takes this backup sees it first
-	}
-	if b.Status.Lineage != "" {
-		repo, _, err := r.repos.named(ctx, b.Status.Repo)
-		if err != nil {
-			return err
-		}
-		if err := agent.DeleteBackup(ctx, repo, b); err != nil {
-			return err
-		}
-	}
-	_, err := store.Mutate(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
-		b.Finalizers = without(b.Finalizers, agent.BackupFinalizer)
-		return nil
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }
 
 func without(list []string, s string) []string {

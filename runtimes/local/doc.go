@@ -7,6 +7,9 @@
 //	  objects/                     the nouns people write (runtimes/store/files)
 //	  agent.lock, agent.pid        one agent per state directory
 //	  agent.log                    what it did, a JSON object a line
+//	  events/                      what happened: a JSON object a line, a file a cluster
+//	  installation                 its name, which locks in repositories bear
+//	  verify/<random>/             a backup that is being tried out
 //	  secrets/                     0700: credentials of repositories
 //	  repository/                  the default repository
 //	  clusters/<namespace>/<name>/
@@ -15,6 +18,8 @@
 //	    spool/<lineage>/           WAL on its way to the repository
 //	    recovery/                  while it is being restored
 //	    server.log
+//	  snapshots/<lineage>/<backup>/  of own servers, where the file system can clone; they
+//	                             stay when their cluster is deleted
 //	  run/<namespace>.<name>/      the server's socket
 //
 // Servers run as user postgres when the agent runs as root, else as the agent's

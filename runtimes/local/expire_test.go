@@ -4,19 +4,22 @@ package local
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/runtimes/store"
 )
 
-// TestExpire lets the agent's clock run eight days ahead of a policy of seven: the older
-// of two scheduled backups goes, with its WAL, and what is promised is still there.
+// TestExpire lets the agent's clock run eight days ahead of a policy of seven. That is not
+// believed while the server's clock says otherwise, nor at once when nobody asks it;
+// then the older of two scheduled backups goes, with its WAL, and what is promised is still
+// there. When the cluster is deleted the newest backup stays, and one before it goes.
 func TestExpire(t *testing.T) {
 	m := newMachine(t)
 	var ahead atomic.Int64
@@ -49,17 +52,26 @@ func TestExpire(t *testing.T) {
 	}
 
 	ahead.Store(int64(8 * 24 * time.Hour))
-	deadline := time.Now().Add(60 * time.Second)
-	for {
-		_, err := m.objects.Get(t.Context(), v1alpha1.KindBackup, "default", "b1")
-		if apierrors.IsNotFound(err) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("b1 is still there: %v", err)
-		}
-		time.Sleep(100 * time.Millisecond)
+	// says waits until the policy says why nothing expires; a minute passes at each look
+	says := func(words string) {
+		t.Helper()
+		until(t, m, "default", v1alpha1.DefaultBackupPolicyName("my-pg"), func(p *v1alpha1.BackupPolicy) bool {
+			ahead.Add(int64(2 * time.Second))
+			return strings.Contains(p.Status.Message, words)
+		})
 	}
+	says("and the server's said")
+	_, err := store.Mutate(t.Context(), m.objects, "default", v1alpha1.DefaultBackupPolicyName("my-pg"), func(p *v1alpha1.BackupPolicy) error {
+		p.Spec.Schedule.Logfile.Enable = false // nobody asks the server any more
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says("is believed from")
+	m.get(t, "b1")
+	ahead.Add(int64(25 * time.Hour))
+	m.away(t, "b1")
 	repo, _, err := m.repos.named(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -97,5 +109,32 @@ func TestExpire(t *testing.T) {
 	m.sql(t, x, "select count(*) from t", &rows)
 	if rows != 2 {
 		t.Errorf("%d rows", rows)
+	}
+
+	// of a deleted cluster the newest stays, with its WAL
+	third := scheduled("b3")
+	if err := m.objects.Delete(t.Context(), v1alpha1.KindCluster, "default", "my-pg", store.Preconditions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 9 { // a day at a time, as it passes
+		ahead.Add(int64(23 * time.Hour))
+		until(t, m, "", defaultRepo, func(o *v1alpha1.BackupRepo) bool {
+			ahead.Add(int64(5 * time.Second))
+			note, err := time.Parse(time.RFC3339, o.Annotations["dataprotection.kubeblocks.io/expiry-clock"])
+			return err == nil && m.clockOf().Sub(note) < 2*time.Hour
+		})
+	}
+	m.away(t, "b2")
+	if start, err = pg.ParseLSN(third.Status.StartLSN); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(60 * time.Second); oldest(t.Context()) < size.Number(start); time.Sleep(200 * time.Millisecond) {
+		ahead.Add(int64(time.Minute))
+		if time.Now().After(deadline) {
+			t.Fatalf("WAL from segment %d on is still there, backup b3 needs it from %d", oldest(t.Context()), size.Number(start))
+		}
+	}
+	if r, err := m.Verify(t.Context(), m.get(t, "b3"), nil); err != nil || r.Files == 0 {
+		t.Errorf("verify b3: %+v, %v", r, err)
 	}
 }

@@ -35,7 +35,10 @@ type keeper struct {
 	wake      chan struct{}
 	done      chan struct{}
 
-	protect func() // stops the Protector; nil while none runs
+	protect   func() // stops the Protector; nil while none runs
+	protector *agent.Protector
+
+	other other // of a server that somebody else runs
 }
 
 func newKeeper(r *Runtime, c *v1alpha1.Cluster) *keeper {
@@ -100,10 +103,15 @@ func (k *keeper) phase(ctx context.Context, p v1alpha1.ClusterPhase, reason, mes
 	if err != nil || c.Status.Phase == p && c.Status.Reason == reason && c.Status.Message == message && c.Status.ObservedGeneration == c.Generation {
 		return err
 	}
-	generation := c.Generation
-	return k.status(ctx, func(s *v1alpha1.ClusterStatus) {
+	generation, was := c.Generation, c.Status
+	err = k.status(ctx, func(s *v1alpha1.ClusterStatus) {
 		s.Phase, s.Reason, s.Message, s.ObservedGeneration = p, reason, message, generation
+		agent.Ready(s, generation, k.r.clock())
 	})
+	if err == nil {
+		k.tellPhase(was, p, reason, message)
+	}
+	return err
 }
 
 func (k *keeper) server(c *v1alpha1.Cluster) (*server, error) {
@@ -128,6 +136,12 @@ func (k *keeper) reconcile(ctx context.Context) error {
 	}
 	if c.DeletionTimestamp != nil {
 		return k.remove(ctx, c)
+	}
+	if attached(c) {
+		if err := k.claimAttached(ctx, c); err != nil {
+			return err
+		}
+		return k.keepAttached(ctx, c)
 	}
 	if c.Status.Phase == v1alpha1.ClusterFailed && c.Status.ObservedGeneration == c.Generation && c.Status.Reason != reasonServer {
 		return nil // it does not mend itself
@@ -229,6 +243,9 @@ func (k *keeper) serve(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 		}
 		return k.placed(ctx, s, port)
 	}
+	if wish := c.Annotations[v1alpha1.AnnotationRestart]; wish != "" && wish != c.Status.RestartedAt {
+		return k.restart(ctx, s, wish)
+	}
 	if s.pid() == 0 {
 		k.unprotect()
 		if err := s.start(ctx); err != nil {
@@ -239,9 +256,36 @@ func (k *keeper) serve(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 		if err := k.ready(ctx, c, s); err != nil {
 			return errors.Join(err, k.phase(ctx, v1alpha1.ClusterFailed, reasonServer, err.Error()))
 		}
-		k.startProtector(ctx, c, s)
+		k.startProtector(ctx, conninfo(c.Status.SocketDirectory, c.Status.Port, "postgres"), s.data)
 	}
 	return k.phase(ctx, v1alpha1.ClusterRunning, "", "")
+}
+
+// restart stops the server and starts it again, once for each wish: what archives goes
+// on beside and connects again. After a crash between the two the server is started
+// alone.
+func (k *keeper) restart(ctx context.Context, s *server, wish string) error {
+	if s.pid() != 0 {
+		if err := k.phase(ctx, v1alpha1.ClusterRestarting, "", ""); err != nil {
+			return err
+		}
+		if err := s.stop(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.start(ctx); err != nil {
+		return errors.Join(err, k.phase(ctx, v1alpha1.ClusterFailed, reasonServer, err.Error()))
+	}
+	pid := int64(s.pid())
+	err := k.status(ctx, func(st *v1alpha1.ClusterStatus) { st.RestartedAt, st.PID = wish, pid })
+	if err != nil {
+		return err
+	}
+	c, err := k.get(ctx)
+	if err != nil {
+		return err
+	}
+	return k.serve(ctx, c, s)
 }
 
 // halt stops the server and keeps its data.
@@ -258,13 +302,15 @@ func (k *keeper) halt(ctx context.Context, s *server) error {
 	return k.phase(ctx, v1alpha1.ClusterStopped, "", "")
 }
 
-func (k *keeper) startProtector(ctx context.Context, c *v1alpha1.Cluster, s *server) {
+func (k *keeper) startProtector(ctx context.Context, info, data string) {
 	p := agent.New(agent.Config{
 		Objects: wishes{k.r.objects}, Namespace: k.namespace, Cluster: k.name,
-		Conninfo:      conninfo(c.Status.SocketDirectory, c.Status.Port, "postgres"),
-		DataDirectory: s.data, Spool: filepath.Join(s.dir, "spool"),
-		OpenRepo: k.r.repos.named, Workers: runtime.NumCPU(),
-		Clock: k.r.clock, Log: k.r.log.With("cluster", k.namespace+"/"+k.name),
+		Conninfo:      info,
+		DataDirectory: data, Spool: filepath.Join(k.r.cluster(k.namespace, k.name), "spool"),
+		OpenRepo: k.r.repos.named, Former: k.r.formerWindows, Identity: k.r.identity, Workers: runtime.NumCPU(),
+		Snapshots: k.r.snapshotPlaces(k.namespace, k.name, data),
+		Event:     k.tell,
+		Clock:     k.r.clock, Log: k.r.log.With("cluster", k.namespace+"/"+k.name),
 	})
 	pctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -274,30 +320,34 @@ func (k *keeper) startProtector(ctx context.Context, c *v1alpha1.Cluster, s *ser
 			k.r.log.Error("the protector ended", "cluster", k.namespace+"/"+k.name, "error", err)
 		}
 	}()
-	k.protect = func() { cancel(); <-done }
+	k.protector, k.protect = p, func() { cancel(); <-done }
 }
 
 func (k *keeper) unprotect() {
 	if k.protect != nil {
 		k.protect()
-		k.protect = nil
+		k.protect, k.protector = nil, nil
 	}
 }
 
 // remove takes a deleted cluster away, as its termination policy says.
 func (k *keeper) remove(ctx context.Context, c *v1alpha1.Cluster) error {
-	if err := k.phase(ctx, v1alpha1.ClusterDeleting, "", ""); err != nil {
+	if c.Status.Phase != v1alpha1.ClusterDeleting { // else it may say what it waits for
+		if err := k.phase(ctx, v1alpha1.ClusterDeleting, "", ""); err != nil {
+			return err
+		}
+	}
+	s := &server{dir: k.r.cluster(k.namespace, k.name), data: k.r.data(k.namespace, k.name), socket: k.r.socket(k.namespace, k.name)}
+	var err error
+	if attached(c) {
+		err = k.leave(ctx, c)
+	} else {
+		err = k.end(ctx, c, s)
+	}
+	if err != nil {
 		return err
 	}
-	k.unprotect()
-	s, err := k.server(c)
-	var none *NoPostgresError
-	if errors.As(err, &none) {
-		s = &server{dir: k.r.cluster(k.namespace, k.name), data: k.r.data(k.namespace, k.name), socket: k.r.socket(k.namespace, k.name)}
-	} else if err != nil {
-		return err
-	}
-	if err := s.stop(ctx); err != nil {
+	if err := k.endBackups(ctx); err != nil {
 		return err
 	}
 	if c.Spec.TerminationPolicy == v1alpha1.TerminationWipeOut {
@@ -323,6 +373,20 @@ func (k *keeper) remove(ctx context.Context, c *v1alpha1.Cluster) error {
 		return errGone
 	}
 	return err
+}
+
+// end stops the server of a cluster that is deleted, with the programs of its release if
+// they are there.
+func (k *keeper) end(ctx context.Context, c *v1alpha1.Cluster, bare *server) error {
+	k.unprotect()
+	s, err := k.server(c)
+	var none *NoPostgresError
+	if errors.As(err, &none) {
+		s = bare
+	} else if err != nil {
+		return err
+	}
+	return s.stop(ctx)
 }
 
 func (k *keeper) removePolicies(ctx context.Context) error {

@@ -20,6 +20,9 @@ func (l layout) objects() string             { return filepath.Join(l.state, "ob
 func (l layout) lock() string                { return filepath.Join(l.state, "agent.lock") }
 func (l layout) pid() string                 { return filepath.Join(l.state, "agent.pid") }
 func (l layout) log() string                 { return filepath.Join(l.state, "agent.log") }
+func (l layout) agentState() string          { return filepath.Join(l.state, "agent.json") }
+func (l layout) agentStart() string          { return filepath.Join(l.state, "agent.start") }
+func (l layout) agentStopped() string        { return filepath.Join(l.state, "agent.stopped") }
 func (l layout) secrets() string             { return filepath.Join(l.state, "secrets") }
 func (l layout) repository() string          { return filepath.Join(l.state, "repository") }
 func (l layout) cluster(ns, n string) string { return filepath.Join(l.state, "clusters", ns, n) }

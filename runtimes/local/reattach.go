@@ -27,12 +27,13 @@ const annotationReattached = "dataprotection.kubeblocks.io/reattached-from"
 
 // reattach makes a Backup object for each manifest of a repository that has none, so
 // that a repository brings its backups back after the objects were lost. It is called
-// by the one goroutine that also lets deleted backups go, and lists the objects before
+// by the one goroutine that also lets the repository's deleted backups go, and lists the objects before
 // the manifests. So it never brings back what is being removed, as an object stays until
 // its manifest is gone. After a crash in the middle it is called again and finds what is
 // left to do.
 //
-// The words are what could not be brought back, and why; empty is nothing. An error is
+// The words are what could not be brought back, and why, and what is missing; empty is
+// nothing. An error is
 // of the storage or the objects, not of damage.
 func (r *Runtime) reattach(ctx context.Context, name string, repo *repository.Repository) (string, error) {
 	known, err := r.knownBackups(ctx)
@@ -40,6 +41,7 @@ func (r *Runtime) reattach(ctx context.Context, name string, repo *repository.Re
 		return "", err
 	}
 	var left []string
+	held := map[types.NamespacedName]string{} // the lineage of each backup that is there
 	lineages, err := repo.Lineages(ctx)
 	if left, err = setAside(left, err); err != nil {
 		return "", err
@@ -50,6 +52,7 @@ func (r *Runtime) reattach(ctx context.Context, name string, repo *repository.Re
 			return "", err
 		}
 		for _, m := range manifests {
+			held[types.NamespacedName{Namespace: l.Info().Namespace, Name: m.Name}] += l.Info().ID + "/"
 			why, err := r.reattachOne(ctx, name, l, m, known)
 			if err != nil {
 				return "", fmt.Errorf("bring back backup %s: %w", m.Name, err)
@@ -59,10 +62,41 @@ func (r *Runtime) reattach(ctx context.Context, name string, repo *repository.Re
 			}
 		}
 	}
-	if len(left) == 0 {
-		return "", nil
+	var words []string
+	if len(left) > 0 {
+		words = append(words, "not brought back: "+strings.Join(left, "; "))
 	}
-	return "not brought back: " + strings.Join(left, "; "), nil
+	gone, err := r.missing(ctx, name, known, lineages, held)
+	if len(gone) > 0 {
+		words = append(words, "missing: "+strings.Join(gone, "; "))
+	}
+	return strings.Join(words, "; "), err
+}
+
+// missing names what Backups say that the repository holds, and it does not.
+func (r *Runtime) missing(ctx context.Context, name string, known map[types.NamespacedName]*v1alpha1.Backup, lineages []*repository.Lineage, held map[types.NamespacedName]string) ([]string, error) {
+	var out []string
+	for key, b := range known {
+		if b == nil || b.Status.Repo != name || b.Status.Phase != v1alpha1.BackupCompleted || b.Status.Lineage == "" ||
+			strings.Contains("/"+held[key], "/"+b.Status.Lineage+"/") {
+			continue
+		}
+		// it may have been deleted since it was listed
+		now, err := store.Get[*v1alpha1.Backup](ctx, r.objects, key.Namespace, key.Name)
+		if apierrors.IsNotFound(err) || err == nil && (now.DeletionTimestamp != nil || now.UID != b.UID || now.Status.Repo != name) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		what := "the manifest"
+		if !slices.ContainsFunc(lineages, func(l *repository.Lineage) bool { return l.Info().ID == b.Status.Lineage }) {
+			what = "the description of lineage " + b.Status.Lineage
+		}
+		out = append(out, fmt.Sprintf("%s of backup %s/%s", what, key.Namespace, key.Name))
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // setAside adds damage to the list, and returns any other error.
@@ -115,13 +149,13 @@ func (r *Runtime) reattachOne(ctx context.Context, repoName string, l *repositor
 			return "", err
 		}
 		known[key] = b
-		return "", r.fillReattached(ctx, repoName, info, m)
+		return "", r.fillReattached(ctx, repoName, l, m)
 	case have == nil || have.DeletionTimestamp != nil:
 		return "", nil
 	case unsettled(have) && have.Annotations[annotationReattached] == info.ID:
-		return "", r.fillReattached(ctx, repoName, info, m)
+		return "", r.fillReattached(ctx, repoName, l, m)
 	case have.Status.Lineage == info.ID:
-		return "", r.rename(ctx, repoName, have)
+		return "", errors.Join(r.rename(ctx, repoName, have), r.noteReach(ctx, l, m, have))
 	}
 	return fmt.Sprintf("backup %s of lineage %s: another Backup of namespace %s has its name", m.Name, info.ID, info.Namespace), nil
 }
@@ -133,8 +167,11 @@ func backupOf(info repository.LineageInfo, m *repository.Manifest) *v1alpha1.Bac
 		Annotations: map[string]string{annotationReattached: info.ID},
 	}}
 	b.Spec.ClusterRef, b.Spec.BackupType = info.Cluster, v1alpha1.BackupDatafile
-	if m.Type == "incremental" {
+	switch m.Type {
+	case repository.TypeIncremental:
 		b.Spec.BackupType = v1alpha1.BackupIncremental
+	case repository.TypeSnapshot:
+		b.Spec.BackupType = v1alpha1.BackupSnapshot
 	}
 	if !m.Manual {
 		// the manifest does not say which policy it was
@@ -144,7 +181,8 @@ func backupOf(info repository.LineageInfo, m *repository.Manifest) *v1alpha1.Bac
 	return b
 }
 
-func (r *Runtime) fillReattached(ctx context.Context, repoName string, info repository.LineageInfo, m *repository.Manifest) error {
+func (r *Runtime) fillReattached(ctx context.Context, repoName string, l *repository.Lineage, m *repository.Manifest) error {
+	info, why := l.Info(), l.Repository().Reach(m)
 	_, err := store.MutateStatus(ctx, r.objects, info.Namespace, m.Name, func(b *v1alpha1.Backup) error {
 		if !unsettled(b) {
 			return nil // deleted meanwhile
@@ -155,6 +193,9 @@ func (r *Runtime) fillReattached(ctx context.Context, repoName string, info repo
 		s.StartTimestamp, s.CompletionTimestamp = metav1.NewTime(m.StartTime), metav1.NewTime(m.Written)
 		if d := m.Written.Sub(m.StartTime); d > 0 { // they are of two clocks
 			s.Duration = metav1.Duration{Duration: d.Round(time.Millisecond)}
+		}
+		if why != nil {
+			agent.NoteReach(s, why)
 		}
 		return nil
 	})

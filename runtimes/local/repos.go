@@ -11,7 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/basebackup"
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/blob/s3"
@@ -22,21 +25,33 @@ import (
 // defaultRepo is the BackupRepo that a new state directory begins with.
 const defaultRepo = "local"
 
+// annotationRepository is on a BackupRepo, and holds the id of the repository that was
+// found or made there first. Where that is not there any more, an empty directory below
+// a mount that is gone or another bucket, nothing is made in its place.
+const annotationRepository = "dataprotection.kubeblocks.io/repository-id"
+
 // repos opens repositories by the objects that describe them, each once per
-// generation of its object.
+// generation of its object. One that does not answer keeps nobody waiting for another.
 type repos struct {
 	objects store.Store
 	clock   func() time.Time
 	log     *slog.Logger
 
-	mu   sync.Mutex
-	open map[string]openRepo
+	mu    sync.Mutex
+	doors map[types.UID]*door
 }
 
-type openRepo struct {
+// door is the way into one repository. Who holds its key may open it.
+type door struct {
+	key        chan struct{} // holds one
 	generation int64
 	repo       *repository.Repository
+	err        error // of the last try
+	tried      time.Time
 }
+
+// freshFailure is how long a failure to open is the answer to those who waited for it.
+const freshFailure = 2 * time.Second
 
 // named opens the repository of a BackupRepo; an empty name is the default one. It
 // also gives the name.
@@ -45,20 +60,52 @@ func (r *repos) named(ctx context.Context, name string) (*repository.Repository,
 	if err != nil {
 		return nil, "", err
 	}
+	repo, err := r.of(ctx, obj)
+	return repo, obj.Name, err
+}
+
+// of opens the repository that an object describes.
+func (r *repos) of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.Repository, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if have, ok := r.open[obj.Name]; ok && have.generation == obj.Generation {
-		return have.repo, obj.Name, nil
+	if r.doors == nil {
+		r.doors = map[types.UID]*door{}
+	}
+	d := r.doors[obj.UID]
+	if d == nil {
+		d = &door{key: make(chan struct{}, 1)}
+		d.key <- struct{}{}
+		r.doors[obj.UID] = d
+	}
+	r.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-d.key:
+	}
+	defer func() { d.key <- struct{}{} }()
+	if d.generation == obj.Generation {
+		if d.repo != nil {
+			return d.repo, nil
+		}
+		if d.err != nil && time.Since(d.tried) < freshFailure {
+			return nil, d.err
+		}
 	}
 	repo, err := openRepository(ctx, obj, r.clock, r.log)
 	if err != nil {
-		return nil, obj.Name, fmt.Errorf("repository %s: %w", obj.Name, err)
+		err = fmt.Errorf("repository %s: %w", obj.Name, placeError(obj, err))
 	}
-	if r.open == nil {
-		r.open = map[string]openRepo{}
+	if ctx.Err() == nil {
+		d.generation, d.repo, d.err, d.tried = obj.Generation, repo, err, time.Now()
 	}
-	r.open[obj.Name] = openRepo{obj.Generation, repo}
-	return repo, obj.Name, nil
+	return repo, err
+}
+
+// forget sees to it that a repository is opened anew.
+func (r *repos) forget(uid types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.doors, uid)
 }
 
 func (r *repos) object(ctx context.Context, name string) (*v1alpha1.BackupRepo, error) {
@@ -101,7 +148,7 @@ func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, clock func() ti
 	if err != nil {
 		return nil, err
 	}
-	opt := repository.Options{Clock: clock}
+	opt := repository.Options{Clock: clock, Snapshots: basebackup.Here}
 	if s := o.Spec.Sealing; s != nil {
 		opt.Recipients = s.Recipients
 		if s.IdentityFile != "" {
@@ -118,9 +165,15 @@ func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, clock func() ti
 			log.Warn("storage is asked again", "repository", o.Name, "error", e.Err)
 		},
 	})
+	known := o.Annotations[annotationRepository]
 	repo, err := repository.Open(ctx, patient, opt)
-	if !errors.Is(err, repository.ErrNoRepository) {
+	switch {
+	case err == nil && known != "" && repo.ID() != known:
+		return nil, &OtherRepositoryError{Place: place.String(), Want: known, Have: repo.ID()}
+	case !errors.Is(err, repository.ErrNoRepository):
 		return repo, err
+	case known != "":
+		return nil, &OtherRepositoryError{Place: place.String(), Want: known}
 	}
 	// put-if-absent is what everything rests upon: a place that overwrites is refused
 	if err := blob.CheckPut(ctx, place); err != nil {
@@ -131,6 +184,9 @@ func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, clock func() ti
 
 func openPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) {
 	if o.Spec.StorageProvider == v1alpha1.ProviderFilesystem {
+		if o.Annotations[annotationRepository] != "" {
+			return fs.Open(o.Spec.Filesystem.Path) // it was there: a mount may be missing
+		}
 		return fs.Create(o.Spec.Filesystem.Path)
 	}
 	spec := o.Spec.S3
@@ -156,4 +212,44 @@ func openPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) 
 		return nil, err
 	}
 	return s3.Open(ctx, cfg.WithCredentials(creds))
+}
+
+// OtherRepositoryError says that a place does not hold the repository that it held.
+type OtherRepositoryError struct {
+	Place      string
+	Want, Have string // ids; without Have there is none
+}
+
+func (e *OtherRepositoryError) Error() string {
+	if e.Have == "" {
+		return fmt.Sprintf("%s no longer holds the repository %s: its object \"repository\" is missing. Nothing was made in its place", e.Place, e.Want)
+	}
+	return fmt.Sprintf("%s holds the repository %s, and not %s as before", e.Place, e.Have, e.Want)
+}
+
+// placeError adds to an error of a place what to do about it.
+func placeError(o *v1alpha1.BackupRepo, err error) error {
+	var other *OtherRepositoryError
+	filesystem := o.Spec.Filesystem != nil
+	next := ""
+	switch {
+	case errors.As(err, &other):
+		next = "mount or point it at the place it was in, or make a BackupRepo of another name for this one"
+	case errors.Is(err, blob.ErrNoBucket) && filesystem:
+		next = "is the disk mounted?"
+	case errors.Is(err, blob.ErrNoBucket):
+		next = "make the bucket " + o.Spec.S3.Bucket + ", or name another"
+	case errors.Is(err, blob.ErrDenied) && filesystem:
+		next = "the agent's user must be able to write there"
+	case errors.Is(err, blob.ErrDenied):
+		next = "the keys are wrong, have expired or lack a right: kbcli backuprepo update " + o.Name + " --credentials-file FILE gives others"
+	case errors.Is(err, blob.ErrUnreachable) && !filesystem:
+		next = "does the endpoint answer from this machine?"
+	case errors.Is(err, repository.ErrSealed):
+		next = "kbcli backuprepo update " + o.Name + " --identity-file FILE"
+	}
+	if next == "" {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, next)
 }

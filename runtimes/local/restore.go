@@ -99,11 +99,22 @@ func targetOf(r *v1alpha1.RestoreSpec) (catalog.Target, error) {
 		}, nil
 	case r.Time != nil:
 		t.Time = r.Time.Time
+	case r.LSN != "":
+		lsn, err := pg.ParseLSN(r.LSN)
+		t.LSN = lsn
+		return t, err
+	case r.XID != "":
+		// with an epoch or without, as PostgreSQL takes it
+		xid, err := strconv.ParseUint(r.XID, 10, 64)
+		t.XID = pg.XID(xid)
+		return t, err
+	case r.Name != "":
+		t.Name = r.Name
 	case r.Latest:
 	case r.Backup != "":
 		t.Backup = r.Backup
 	default:
-		return t, errors.New("the restore names no target that can be reached here: a time, latest or a backup")
+		return t, errors.New("the restore names no target: a time, an LSN, a transaction, a restore point, latest or a backup")
 	}
 	return t, nil
 }
@@ -175,7 +186,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	if err := os.RemoveAll(scratch); err != nil {
 		return nil, err
 	}
-	return s, k.writeReached(ctx, p, reached)
+	return s, k.writeReached(ctx, spec, p, reached)
 }
 
 func (k *keeper) writePlan(ctx context.Context, p *restore.Plan) error {
@@ -242,7 +253,8 @@ func (k *keeper) progress(ctx context.Context, p *restore.Plan, done, total, fed
 	return func() { cancel(); <-ended }
 }
 
-func (k *keeper) writeReached(ctx context.Context, p *restore.Plan, reached *restore.Reached) error {
+func (k *keeper) writeReached(ctx context.Context, spec *v1alpha1.RestoreSpec, p *restore.Plan, reached *restore.Reached) error {
+	k.tellReached(p, reached)
 	return k.status(ctx, func(st *v1alpha1.ClusterStatus) {
 		rs := st.Restore
 		if rs == nil {
@@ -252,7 +264,7 @@ func (k *keeper) writeReached(ctx context.Context, p *restore.Plan, reached *res
 		rs.Phase, rs.Progress = v1alpha1.RestoreCompleted, nil
 		rs.ReachedLSN = reached.LSN.String()
 		rs.Notes = append([]string{
-			fmt.Sprintf("accounts and passwords are those of %s at that moment", p.Lineage),
+			fmt.Sprintf("accounts and passwords are those of cluster %s at %s", spec.SourceCluster, p.Time.UTC().Format("2006-01-02 15:04:05.999999 MST")),
 		}, reached.Notes...)
 	})
 }

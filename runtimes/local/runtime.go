@@ -12,14 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
-	"github.com/gofrs/flock"
-	"github.com/jackc/pgx/v5"
-	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
@@ -28,15 +23,18 @@ import (
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
 	"github.com/kbcli/kbcli/runtimes/store/files"
 )
 
 // Options of Open.
 type Options struct {
-	StateDir string // absolute; made when it is missing
-	Clock    func() time.Time
-	Log      *slog.Logger
+	StateDir   string // absolute; made when it is missing
+	Clock      func() time.Time
+	Log        *slog.Logger
+	Version    string // of this program
+	Supervisor string // who keeps an agent running: "auto" or empty, as the machine has it; "process", nobody
 }
 
 // Runtime is this machine, as the command line and the agent see it.
@@ -47,9 +45,13 @@ type Runtime struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	// attached is the generation of each BackupRepo whose backups have objects. Only
-	// the agent's own goroutine touches it.
-	attached map[types.UID]int64
+	version      string // of this program
+	program      string // its path
+	supervisor   string
+	surroundings surroundings
+
+	// identity is who the agent is; of the agent alone.
+	identity *agent.Identity
 }
 
 var _ runtimes.Runtime = (*Runtime)(nil)
@@ -72,105 +74,19 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
+	program, err := Program()
+	if err != nil {
+		return nil, err
+	}
 	return &Runtime{
-		layout: l, objects: objects, clock: o.Clock, log: o.Log, attached: map[types.UID]int64{},
+		layout: l, objects: objects, clock: o.Clock, log: o.Log,
+		version: o.Version, program: program, supervisor: o.Supervisor, surroundings: ourSurroundings(),
 		repos: &repos{objects: objects, clock: o.Clock, log: o.Log},
 	}, nil
 }
 
 // Store keeps the objects as files.
 func (r *Runtime) Store() store.Store { return r.objects }
-
-// Ready starts the agent if none runs, and waits until it has taken its lock.
-func (r *Runtime) Ready(ctx context.Context) error {
-	running, err := r.agentRuns()
-	if err != nil || running {
-		return err
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("start the agent: %w", err)
-	}
-	log, err := os.OpenFile(r.layout.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("start the agent: %w", err)
-	}
-	defer log.Close()
-	cmd := exec.Command(program, "agent", "run", "--state-dir", r.state)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := startAlone(cmd); err != nil {
-		return fmt.Errorf("start the agent: %w", err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	for deadline := time.After(15 * time.Second); ; {
-		if running, err := r.agentRuns(); err != nil || running {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-exited:
-			if running, rerr := r.agentRuns(); rerr == nil && running {
-				return nil // another was quicker
-			}
-			return fmt.Errorf("the agent ended at once (%v); its log is %s", err, r.layout.log())
-		case <-deadline:
-			return fmt.Errorf("the agent did not start within 15 s; its log is %s", r.layout.log())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// startAlone starts a program that inherits no file of whoever started this process:
-// it lives on, and would keep their pipes and terminals open.
-func startAlone(cmd *exec.Cmd) error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd < 3 {
-			continue
-		}
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err != nil || flags&unix.FD_CLOEXEC != 0 {
-			continue // closed meanwhile, or our own
-		}
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags|unix.FD_CLOEXEC); err != nil {
-			return err
-		}
-		// this process may still hand it to psql
-		defer unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
-	}
-	return cmd.Start()
-}
-
-// agentRuns tells whether some process holds the agent's lock and has begun to act.
-func (r *Runtime) agentRuns() (bool, error) {
-	if _, err := os.Stat(r.layout.pid()); err != nil {
-		return false, nil
-	}
-	lock := flock.New(r.layout.lock())
-	defer lock.Close()
-	free, err := lock.TryRLock()
-	if err != nil {
-		return false, fmt.Errorf("look for the agent: %w", err)
-	}
-	return !free, nil
-}
-
-// Admin connects as the superuser over the cluster's socket.
-func (r *Runtime) Admin(ctx context.Context, c *v1alpha1.Cluster, database string) (*pgx.Conn, error) {
-	conn, err := pgx.Connect(ctx, conninfo(c.Status.SocketDirectory, c.Status.Port, database)+" application_name=kbcli")
-	if err != nil {
-		return nil, fmt.Errorf("connect to cluster %s: %w", c.Name, err)
-	}
-	return conn, nil
-}
 
 // Psql runs psql over the cluster's socket.
 func (r *Runtime) Psql(_ context.Context, c *v1alpha1.Cluster, user, database string) (runtimes.Command, error) {
@@ -182,6 +98,9 @@ func (r *Runtime) Psql(_ context.Context, c *v1alpha1.Cluster, user, database st
 		}
 		psql = filepath.Join(inst.bin, "psql")
 	}
+	if attached(c) {
+		return attachedPsql(psql, c, user, database)
+	}
 	if user == "" {
 		user = superuser
 	}
@@ -189,11 +108,6 @@ func (r *Runtime) Psql(_ context.Context, c *v1alpha1.Cluster, user, database st
 		Path: psql,
 		Args: []string{"-h", c.Status.SocketDirectory, "-p", strconv.Itoa(int(c.Status.Port)), "-U", user, "-d", database},
 	}, nil
-}
-
-// BackupType is datafile: file-system snapshots are not taken on one machine yet.
-func (r *Runtime) BackupType(context.Context, *v1alpha1.Cluster) (v1alpha1.BackupType, string) {
-	return v1alpha1.BackupDatafile, "snapshots are not available on this machine"
 }
 
 // KeepSecret stores data where only this machine's agent reads it.
@@ -279,7 +193,15 @@ func (r *Runtime) Windows(ctx context.Context, src runtimes.Source) ([]catalog.W
 	if err != nil {
 		return nil, err
 	}
-	return cat.Windows(ctx, 0)
+	ws, err := cat.Windows(ctx, 0)
+	if err != nil || src.Lineage != "" {
+		return ws, err
+	}
+	former, err := r.formerWindows(ctx, l)
+	if err != nil {
+		r.log.Warn("what a former repository holds is not known", "error", err)
+	}
+	return append(former, ws...), nil
 }
 
 // Clock is the source server's, or this machine's if the server does not run.
@@ -321,9 +243,19 @@ func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Targe
 		if err != nil {
 			return nil, err
 		}
-		p, err := restore.MakePlan(ctx, cat, t)
+		p, err := r.makePlan(ctx, cat, t)
 		var outside *catalog.OutsideWindowError
-		if !errors.As(err, &outside) || !r.willReach(ctx, src, c, t, outside.Windows) || time.Now().After(deadline) {
+		if !errors.As(err, &outside) {
+			return p, err
+		}
+		if !r.willReach(ctx, src, c, t, outside.Windows) || time.Now().After(deadline) {
+			err = r.elsewhere(ctx, src, l, outside, func(l *repository.Lineage) error {
+				cat, err := r.catalog(ctx, l, nil)
+				if err == nil {
+					p, err = r.makePlan(ctx, cat, t)
+				}
+				return err
+			})
 			return p, err
 		}
 		select {
@@ -341,7 +273,13 @@ func (r *Runtime) willReach(ctx context.Context, src runtimes.Source, c *v1alpha
 		return false
 	}
 	// an agent that has just begun connects before it streams
-	if s := c.Status.Archive.State; s != v1alpha1.ArchiveStreaming && s != v1alpha1.ArchiveConnecting {
+	switch c.Status.Archive.State {
+	case v1alpha1.ArchiveStreaming, v1alpha1.ArchiveConnecting:
+	case v1alpha1.ArchiveStopped: // one that has ended said so, and another may begin
+		if !r.archivingWanted(ctx, c) {
+			return false
+		}
+	default:
 		return false
 	}
 	if !t.Time.After(ws[len(ws)-1].To) {
@@ -349,6 +287,14 @@ func (r *Runtime) willReach(ctx context.Context, src runtimes.Source, c *v1alpha
 	}
 	now, err := r.Clock(ctx, src)
 	return err == nil && !t.Time.After(now)
+}
+
+// archivingWanted tells whether a policy asks for a cluster's WAL to be archived.
+func (r *Runtime) archivingWanted(ctx context.Context, c *v1alpha1.Cluster) bool {
+	all, err := store.List[*v1alpha1.BackupPolicy](ctx, r.objects, c.Namespace, nil)
+	return err == nil && slices.ContainsFunc(all, func(p *v1alpha1.BackupPolicy) bool {
+		return p.Spec.ClusterRef == c.Name && p.Spec.Schedule.Logfile.Enable
+	})
 }
 
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.

@@ -170,8 +170,13 @@ func (s *server) pid() int {
 	if err != nil || pid <= 0 {
 		return 0
 	}
-	at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
-	if err != nil || at != s.data {
+	// by what it is, not by its name, which another mount namespace may have otherwise
+	at, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err != nil {
+		return 0
+	}
+	data, err := os.Stat(s.data)
+	if err != nil || !os.SameFile(at, data) {
 		return 0
 	}
 	return pid
@@ -180,6 +185,9 @@ func (s *server) pid() int {
 // start starts the server and waits until it takes connections.
 func (s *server) start(ctx context.Context) error {
 	if err := s.account.dir(s.socket, 0o755); err != nil {
+		return err
+	}
+	if err := s.clearStale(); err != nil {
 		return err
 	}
 	log := filepath.Join(s.dir, "server.log")

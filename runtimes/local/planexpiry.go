@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/retention"
+	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/agent"
+)
+
+var _ runtimes.Expirer = (*Runtime)(nil)
+
+// PlanExpiry plans what the agent would do, in the calling process.
+func (r *Runtime) PlanExpiry(ctx context.Context, c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) (*runtimes.Expiry, error) {
+	promise, err := agent.PromiseOf(p.Spec.Retention)
+	if err != nil {
+		return nil, err
+	}
+	repo, name, err := r.repos.named(ctx, p.Spec.BackupRepoName)
+	if err != nil {
+		return nil, err
+	}
+	l, err := repo.Lineage(ctx, c.Status.Lineage)
+	if err != nil {
+		return nil, err
+	}
+	e := &runtimes.Expiry{Repository: name, Lineage: l.Info().ID}
+	if e.Restoring, err = agent.Restoring(ctx, r.objects, c.Namespace, c.Name); err != nil {
+		return nil, err
+	}
+	if e.Input, err = promise.Load(ctx, l, r.clock()); err != nil {
+		return nil, err
+	}
+	e.List = retention.Plan(e.Input)
+	return e, nil
+}
