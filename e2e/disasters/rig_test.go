@@ -60,9 +60,22 @@ func (w testWriter) Write(p []byte) (int, error) {
 // newRig starts a server, its archiver, and takes a backup.
 func newRig(t *testing.T, sync bool, settings map[string]string) *rig {
 	t.Helper()
-	ctx := t.Context()
 	s := testpg.Start(t, testpg.Options{Settings: settings})
 	s.Exec(t, ledgerTable)
+	r := protect(t, s)
+	r.follow(t, s, sync)
+	r.backup(t, "b1")
+	if sync {
+		s.Set(t, map[string]string{"synchronous_standby_names": "kbcli_t"})
+		s.Reload(t)
+	}
+	return r
+}
+
+// protect makes a repository for a server.
+func protect(t *testing.T, s *testpg.Server) *rig {
+	t.Helper()
+	ctx := t.Context()
 	dir, err := fs.Create(filepath.Join(t.TempDir(), "repo"))
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +103,22 @@ func newRig(t *testing.T, sync bool, settings map[string]string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// follow archives a server, and no other any more.
+func (r *rig) follow(t *testing.T, s *testpg.Server, sync bool) {
+	t.Helper()
+	if r.stop != nil {
+		r.stop()
+		for err := range r.done {
+			if err != nil {
+				t.Fatalf("archiver: %v", err)
+			}
+		}
+	}
+	var err error
+	r.server = s
 	r.archiver, err = archive.New(archive.Config{
 		Lineage: r.lineage, Conninfo: s.ConnString("postgres") + " application_name=kbcli_t", Slot: "kbcli_t", Spool: r.spool,
 		SpoolLimit: 1 << 30, WhenFull: archive.WaitWhenFull, Sync: sync,
@@ -99,28 +128,31 @@ func newRig(t *testing.T, sync bool, settings map[string]string) *rig {
 		t.Fatal(err)
 	}
 	actx, cancel := context.WithCancel(context.Background())
-	r.stop, r.done = cancel, make(chan error, 1)
+	archiver, done := r.archiver, make(chan error, 1)
+	r.stop, r.done = cancel, done
 	go func() {
-		defer close(r.done)
-		r.done <- r.archiver.Run(actx)
+		defer close(done)
+		done <- archiver.Run(actx)
 	}()
 	t.Cleanup(func() {
 		cancel()
-		for range r.done {
+		for range done {
 		}
 	})
-	_, err = basebackup.Take(ctx, basebackup.Config{
-		Lineage: r.lineage, Conninfo: s.ConnString("postgres"), Name: "b1", Manual: true, Fast: true, Workers: 2,
+}
+
+func (r *rig) backup(t *testing.T, name string) *repository.Manifest {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	m, err := basebackup.Take(ctx, basebackup.Config{
+		Lineage: r.lineage, Conninfo: r.server.ConnString("postgres"), Name: name, Manual: true, Fast: true, Workers: 2,
 		WaitWAL: r.archiver.Wait, Clock: time.Now, Log: r.log,
 	})
 	if err != nil {
-		t.Fatalf("backup: %v", err)
+		t.Fatalf("backup %s: %v", name, err)
 	}
-	if sync {
-		s.Set(t, map[string]string{"synchronous_standby_names": "kbcli_t"})
-		s.Reload(t)
-	}
-	return r
+	return m
 }
 
 // lose is the end of the host: nothing that was on it is left, and nothing leaves it
@@ -155,6 +187,11 @@ func (r *rig) restore(t *testing.T, c *catalog.Catalog, target catalog.Target) *
 	if err != nil {
 		t.Fatalf("plan for %s: %v", target, err)
 	}
+	return r.execute(t, p)
+}
+
+func (r *rig) execute(t *testing.T, p *restore.Plan) *restored {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "kbd")
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +216,7 @@ func (r *rig) restore(t *testing.T, c *catalog.Catalog, target catalog.Target) *
 	// an end elsewhere than planned is an error of Recover
 	if _, err := p.Recover(t.Context(), recovery); err != nil {
 		log, _ := os.ReadFile(filepath.Join(recovery.Scratch, "recovery.log"))
-		t.Fatalf("recover to %s: %v\n%s", target, err, log)
+		t.Fatalf("recover to %s: %v\n%s", p.Target, err, log)
 	}
 	s := testpg.StartAt(t, into.DataDirectory, testpg.Options{Major: r.server.Major, Settings: map[string]string{"fsync": "off"}})
 	return &restored{s, p}

@@ -13,6 +13,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"kbcli":       cmdKbcli,
 	"until":       cmdUntil,
 	"capture":     cmdCapture,
+	"disk":        cmdDisk,
 	"now":         cmdNow,
 	"sleep":       cmdSleep,
 	"stopagent":   cmdStopAgent,

@@ -15,6 +15,15 @@
 //	stopagent                 kills the agent of the script's state directory, hard;
 //	                          the servers outlive it
 //	stopservers               kills the servers as well
+//	debian                    makes a server as Debian's packages do, $SERVER_NAME with
+//	                          $SERVER_DATA, $SERVER_SOCKET, $SERVER_PORT and $SERVER_CONF
+//	standby                   makes a standby of it, which then is the $SERVER_…, and it
+//	                          the $PRIMARY_…
+//	sql STATEMENT…            runs statements there, as who runs the server
+//	mend                      does what the last `cluster attach -o json` says to do
+//	s3link open|cut|hang|mend NAME
+//	                          $NAME is the URL of a way to the S3 server that can be
+//	                          cut, for the script alone
 //
 // $S3_ENDPOINT, $S3_REGION, $S3_ACCESS_KEY, $S3_SECRET_KEY and $S3_BUCKET are a bucket
 // of a real S3 server for the script alone.

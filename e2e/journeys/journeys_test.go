@@ -89,6 +89,7 @@ func setUp(env *testscript.Env) error {
 	})
 	env.Setenv("KBCLI_STATE_DIR", state)
 	env.Setenv("KBCLI_CONTEXT", "")
+	env.Setenv("KBCLI_SUPERVISOR", "process") // a machine with systemd is left as it is
 	env.Setenv("PATH", program+string(os.PathListSeparator)+env.Getenv("PATH"))
 	env.Setenv("TZ", "Asia/Shanghai")
 	env.Setenv("LC_ALL", "C.UTF-8")
