@@ -30,8 +30,11 @@ type HistoryEntry struct {
 // (readTimeLineHistory in src/backend/access/transam/timeline.c): blank lines
 // and lines that begin with # say nothing, timelines increase and end below
 // tli, what follows the switch point is for people. Beyond PostgreSQL it
-// refuses a switch point of 0/0 and one before that of the timeline above,
-// which no server writes.
+// refuses a switch point of 0/0, which no server writes.
+//
+// A server whose recovery stopped on an ancestor of the timeline that it was told to
+// follow notes that it left the latter, at a point before its beginning. The ancestors
+// then ended there as well: their switch points are set to that.
 func ParseHistory(tli TimelineID, data []byte) (History, error) {
 	if tli == 0 {
 		return History{}, errors.New("history of timeline 0")
@@ -51,14 +54,14 @@ func ParseHistory(tli TimelineID, data []byte) (History, error) {
 			if e.Timeline <= last.Timeline {
 				return History{}, fmt.Errorf("history of timeline %d, line %d: timeline %d does not come after %d", tli, n+1, e.Timeline, last.Timeline)
 			}
-			if e.End < last.End {
-				return History{}, fmt.Errorf("history of timeline %d, line %d: timeline %d ends at %s, before timeline %d at %s", tli, n+1, e.Timeline, e.End, last.Timeline, last.End)
-			}
 		}
 		if e.Timeline >= tli {
 			return History{}, fmt.Errorf("history of timeline %d, line %d: timeline %d is not its ancestor", tli, n+1, e.Timeline)
 		}
 		h.Entries = append(h.Entries, e)
+	}
+	for i := len(h.Entries) - 2; i >= 0; i-- {
+		h.Entries[i].End = min(h.Entries[i].End, h.Entries[i+1].End)
 	}
 	return h, nil
 }

@@ -50,7 +50,6 @@ func TestParseHistoryRefuses(t *testing.T) {
 		"later timeline":          {2, "3\t0/3000148\tx\n"},
 		"not increasing":          {5, "2\t0/3000148\tx\n1\t0/4000000\tx\n"},
 		"the same twice":          {5, "2\t0/3000148\tx\n2\t0/4000000\tx\n"},
-		"switch points decrease":  {5, "1\t0/3000148\tx\n2\t0/3000147\tx\n"},
 		"no number":               {5, "one\t0/3000148\tx\n"},
 		"timeline 0":              {5, "0\t0/3000148\tx\n"},
 		"timeline too large":      {5, "99999999999999999999\t0/3000148\tx\n"},
@@ -65,6 +64,27 @@ func TestParseHistoryRefuses(t *testing.T) {
 		if got, err := pg.ParseHistory(c.tli, []byte(c.text)); err == nil {
 			t.Errorf("%s: reads as %+v, want an error", name, got)
 		}
+	}
+}
+
+// TestParseHistoryBackwards: timeline 2 was left before it began, by a recovery that
+// stopped on timeline 1.
+func TestParseHistoryBackwards(t *testing.T) {
+	h, err := pg.ParseHistory(3, []byte("1\t0/5000000\tx\n\n2\t0/3000148\tx\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l, want := range map[pg.LSN]pg.TimelineID{0: 1, 0x3000147: 1, 0x3000148: 3, 0x5000000: 3} {
+		if got := h.TimelineAt(l); got != want {
+			t.Errorf("timeline at %s is %d, want %d", l, got, want)
+		}
+	}
+	again, err := pg.ParseHistory(3, h.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(h, again); diff != "" {
+		t.Error(diff)
 	}
 }
 
