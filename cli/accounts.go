@@ -49,11 +49,11 @@ func accountCommand(a *app, use, short, example string, user *string, do func(ct
 func checkUser(name string) error {
 	switch {
 	case name == "":
-		return usage("missing --username")
+		return usage("missing --username").hints("such as --username myuser")
 	case len(name) > 63:
-		return usage("the name of an account has at most 63 bytes, and %q has %d", name, len(name))
+		return usage("the name of an account has at most 63 bytes, and %q has %d", name, len(name)).hints("such as --username myuser")
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
-		return usage("the name of an account cannot have control characters, and must be UTF-8")
+		return usage("the name of an account cannot have control characters, and must be UTF-8").hints("such as --username myuser")
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func TestAccounts(t *testing.T) {
 					t.Fatalf("%v: %d %s", args, code, errs)
 				}
 			}
-			b.want("", "error: the name of an account has at most 63 bytes, and \""+long+"y\" has 64\n", exitUsage, "cluster", "create-account", "my-pg", "-u", long+"y")
+			b.want("", "error: the name of an account has at most 63 bytes, and \""+long+"y\" has 64\nhint: such as --username myuser\n", exitUsage, "cluster", "create-account", "my-pg", "-u", long+"y")
 			s.Exec(t, "create table theirs (i int); insert into theirs values (1)")
 			s.Exec(t, `create database later`)
 

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,10 +31,19 @@ datafile     every file, into the repository
 snapshot     clones of the files, on the cluster's own file system: at once, and restored
              at once, but lost with that disk. snapshot.copyToRepository in the backup
              policy puts them into the repository afterwards. It needs the addon
-             snapshot-controller, and XFS or btrfs.`,
-		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait",
+             snapshot-controller, and XFS or btrfs.
+incremental  the blocks that changed since the last backup in the repository, as the WAL
+             tells. It restores alone and at once, as a datafile backup does, and the
+             backup that it was compared with may be deleted. Where there is none, or
+             the WAL cannot tell, every file is read, and the backup's message says why.`,
+		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait\n  kbcli cluster backup my-pg --type incremental",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
-		RunE:              func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if o.name == "" && c.Flags().Changed("name") { // of a variable that nobody set
+				return usage("--name is empty").hints("leave it out, and the name is backup-NAMESPACE-CLUSTER-TIME")
+			}
+			return o.run(c.Context(), a, args[0])
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.kind, "type", "", "snapshot, datafile or incremental (default snapshot where the storage can, else datafile)")
@@ -78,6 +88,11 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 	if err := o.chooseType(ctx, a, c, b); err != nil {
 		return err
 	}
+	if b.Spec.BackupType == v1alpha1.BackupIncremental {
+		if err := noteFirst(ctx, a, s, b); err != nil {
+			return err
+		}
+	}
 	if err := o.create(ctx, a, s, b); err != nil {
 		return err
 	}
@@ -85,8 +100,27 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 	if !o.wait {
 		return nil
 	}
-	_, err = follow(ctx, a, b.Namespace, b.Name, o.timeout, a.judgeBackup)
+	done, err := follow(ctx, a, b.Namespace, b.Name, o.timeout, a.judgeBackup)
+	if err == nil && done.Status.Message != "" {
+		a.note("note: %s", done.Status.Message)
+	}
 	return err
+}
+
+// noteFirst says where there is nothing yet that an incremental backup could build on.
+func noteFirst(ctx context.Context, a *app, s store.Store, b *v1alpha1.Backup) error {
+	all, err := store.List[*v1alpha1.Backup](ctx, s, b.Namespace, map[string]string{v1alpha1.LabelCluster: b.Spec.ClusterRef})
+	var broken store.BrokenObjects
+	if err != nil && !errors.As(err, &broken) {
+		return err
+	}
+	for _, have := range all {
+		if have.Spec.BackupType != v1alpha1.BackupSnapshot && have.DeletionTimestamp == nil && have.Status.Phase == v1alpha1.BackupCompleted {
+			return nil
+		}
+	}
+	a.note("note: no backup of cluster %q is in the repository yet: this one reads every file", b.Spec.ClusterRef)
+	return nil
 }
 
 // chooseType fills the type in where nobody asked for one, and refuses a snapshot
@@ -170,7 +204,7 @@ func (a *app) judgeBackup(b *v1alpha1.Backup, exists bool) step {
 	case v1alpha1.BackupCompleted:
 		return step{done: true}
 	case v1alpha1.BackupFailed:
-		return step{err: failed("backup %q failed: %s", b.Name, b.Status.FailureReason).
+		return step{err: newProblem(codeOf(b.Status.Reason), "backup %q failed: %s", b.Name, b.Status.FailureReason).
 			then("kbcli cluster describe-backup %s -n %s", b.Name, b.Namespace)}
 	case v1alpha1.BackupDeleting:
 		return step{err: conflict("backup %q is being deleted", b.Name)}

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -69,6 +70,9 @@ func (o *backupDelete) run(ctx context.Context, a *app, cluster string) error {
 		return nil
 	}
 	if !o.force {
+		if err := a.refuseRead(ctx, s, doomed); err != nil {
+			return err
+		}
 		if err := a.refuseNeeded(ctx, s, cluster, all, doomed); err != nil {
 			return err
 		}
@@ -140,6 +144,30 @@ func (o *backupDelete) named(ctx context.Context, s store.Store, namespace, clus
 		}
 	}
 	return out, nil
+}
+
+// refuseRead fails if a restore that goes on reads one of the backups.
+func (a *app) refuseRead(ctx context.Context, s store.Store, doomed []*v1alpha1.Backup) error {
+	clusters, err := store.List[*v1alpha1.Cluster](ctx, s, "", nil)
+	var broken store.BrokenObjects
+	if err != nil && !errors.As(err, &broken) {
+		return err
+	}
+	for _, c := range clusters {
+		r := c.Spec.Restore
+		if r == nil || c.DeletionTimestamp != nil || c.Status.Phase != "" && c.Status.Phase != v1alpha1.ClusterRestoring {
+			continue
+		}
+		for _, b := range doomed {
+			reads := r.Backup == b.Name || r.Resolved != nil && r.Resolved.BackupName == b.Name
+			if reads && r.SourceNamespace == b.Namespace && r.SourceCluster == b.Spec.ClusterRef {
+				return conflict("backup %q is being restored into cluster %q", b.Name, c.Name).
+					hints("wait until that is done, or give --force").
+					then("kbcli cluster describe %s -n %s", c.Name, c.Namespace)
+			}
+		}
+	}
+	return nil
 }
 
 // refuseNeeded fails if a window of a cluster that is kept would have no backup

@@ -56,8 +56,12 @@ func (a *app) backupFacts(b *v1alpha1.Backup, lives bool) facts {
 	f.add("Manual", strconv.FormatBool(st.Manual || b.Labels[v1alpha1.LabelScheduled] == ""))
 	f.add("Status", backupPhase(b))
 	f.add("Failure Reason", st.FailureReason)
-	if p := st.Progress; p != nil && st.Phase == v1alpha1.BackupInProgress {
-		f.add("Progress", progressLine(p, p.Phase, a.clock()))
+	f.add("Message", st.Message)
+	if p := st.Progress; p != nil {
+		switch b.PhaseOrNew() {
+		case v1alpha1.BackupNew, v1alpha1.BackupInProgress:
+			f.add("Progress", progressLine(p, p.Phase, a.clock()))
+		}
 	}
 	f.add("Total Size", size(st.TotalSize))
 	f.add("Duration", lasted(b))

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -59,7 +63,8 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Make a directory or a bucket a repository, or open the one that is there", Args: oneName("backup repository"),
 		Example: `  kbcli backuprepo create nas --provider filesystem --path /srv/backups --default
-  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… kbcli backuprepo create s3 --provider s3 --region eu-west-1 --bucket demo`,
+  AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… kbcli backuprepo create s3 --provider s3 --region eu-west-1 --bucket demo
+  kbcli backuprepo create sealed --provider filesystem --path /srv/sealed --identity-file /root/keys/backup.key`,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.objects(c.Context())
 			if err != nil {
@@ -79,6 +84,11 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 			}
 			if bucket != "" || provider == string(v1alpha1.ProviderS3) {
 				r.Spec.S3 = &v1alpha1.S3Repo{Bucket: bucket, Prefix: prefix}
+			}
+			if len(recipients) == 0 && o.identityFile != "" {
+				if recipients, err = recipientsOf(o.identityFile); err != nil {
+					return err
+				}
 			}
 			if len(recipients) > 0 {
 				r.Spec.Sealing = &v1alpha1.SealingSpec{Recipients: recipients}
@@ -116,6 +126,20 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 	alias(c, "provider", "storage-provider")
 	o.flags(c)
 	return c
+}
+
+// recipientsOf are the public keys of an identity file: who opens what is there need not
+// say for whom it was sealed.
+func recipientsOf(path string) ([]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usage("--identity-file: %v", err)
+	}
+	out, err := repository.RecipientsOf(string(b))
+	if err != nil {
+		return nil, usage("--identity-file %s: %v", path, err)
+	}
+	return out, nil
 }
 
 // apply puts the flags that were given into the spec, and credentials into a secret.
@@ -199,6 +223,9 @@ func (a *app) settle(ctx context.Context, s store.Store, r, old *v1alpha1.Backup
 	}
 	undo := context.WithoutCancel(ctx)
 	p := newProblem(exitNoStorage, "%v", err)
+	if strings.Contains(bad.message, runtimes.WrongIdentity) {
+		p.code = exitWrongKey
+	}
 	p.cause = err
 	if old == nil {
 		if derr := s.Delete(undo, v1alpha1.KindBackupRepo, "", r.Name, store.Preconditions{UID: string(r.UID)}); derr != nil && !apierrors.IsNotFound(derr) {

@@ -25,6 +25,7 @@ func newClusterCommand(a *app) *cobra.Command {
 		newListInstancesCommand(a),
 		newListEventsCommand(a),
 		newClusterLogsCommand(a),
+		newHistoryCommand(a),
 
 		newListPolicyCommand(a),
 		newEditPolicyCommand(a),

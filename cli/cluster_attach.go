@@ -37,10 +37,15 @@ or removes it. On the server there will be one replication slot, which detach ta
 
 Either of --data-directory and --connect may be left out, and is found out by the other.
 A password is read from ~/.pgpass of the account that runs kbcli's agent, or from a file
-that passfile= names. Root is let in over a socket as the account that runs the server.`,
+that passfile= names. Root is let in over a socket as the account that runs the server.
+
+A server that comes back on another port or socket is found again by its data directory,
+unless --connect was given. Attach it again under its name to say how it is reached now:
+it must be the same server.`,
 		Example: `  kbcli cluster attach main-15 --data-directory /var/lib/postgresql/15/main
   kbcli cluster attach main-15 --connect 'host=/var/run/postgresql port=5432 user=postgres' --enable-archiving
-  kbcli cluster attach main-15 --data-directory /var/lib/postgresql/15/main --dry-run`,
+  kbcli cluster attach main-15 --data-directory /var/lib/postgresql/15/main --dry-run
+  kbcli cluster attach main-15 --connect 'host=/var/run/postgresql port=5433 user=postgres'`,
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0]) },
 	}
 	f := c.Flags()
@@ -76,11 +81,15 @@ func (o *clusterAttach) run(ctx context.Context, a *app, name string) error {
 		return usage("a server can only be attached on the machine that it runs on")
 	}
 	c := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: name}}
+	if f := o.follows(); f != "" {
+		c.Annotations = map[string]string{runtimes.AnnotationConnect: f}
+	}
 	c.Spec.Local = &v1alpha1.LocalSpec{DataDirectory: o.directory, Connect: o.connect, Attached: true}
-	if err := o.free(ctx, a, c); err != nil {
+	was, err := o.free(ctx, a, c)
+	if err != nil {
 		return err
 	}
-	findings, err := at.CheckAttach(ctx, c)
+	findings, err := at.CheckAttach(ctx, c, was)
 	if err != nil {
 		return o.which(err, name)
 	}
@@ -91,8 +100,11 @@ func (o *clusterAttach) run(ctx context.Context, a *app, name string) error {
 	if o.output == "" {
 		writeFindings(a, findings)
 	}
-	if err := refusedBy(name, findings); err != nil || o.dryRun {
+	if err := notTheSame(name, a.namespace, findings); err != nil || o.dryRun {
 		return errors.Join(o.print(a, answer), err)
+	}
+	if was != nil {
+		return o.reattach(ctx, a, was, c, answer)
 	}
 	if err := o.create(ctx, a, c); err != nil {
 		return err
@@ -110,18 +122,19 @@ func (o *clusterAttach) run(ctx context.Context, a *app, name string) error {
 }
 
 // free refuses a name that is taken, and what is wrong with the object, before the
-// server is asked anything. Its connection may not be known yet.
-func (o *clusterAttach) free(ctx context.Context, a *app, c *v1alpha1.Cluster) error {
+// server is asked anything. Its connection may not be known yet. A cluster that is attached
+// already is returned: how it is reached may be said anew.
+func (o *clusterAttach) free(ctx context.Context, a *app, c *v1alpha1.Cluster) (*v1alpha1.Cluster, error) {
 	s, err := a.objects(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = store.Get[*v1alpha1.Cluster](ctx, s, c.Namespace, c.Name)
+	was, err := store.Get[*v1alpha1.Cluster](ctx, s, c.Namespace, c.Name)
 	if err == nil {
-		return conflict("there is a cluster %q already", c.Name).then("kbcli cluster describe %s -n %s", c.Name, c.Namespace)
+		return was, o.again(was)
 	}
 	if !apierrors.IsNotFound(err) {
-		return err
+		return nil, err
 	}
 	trial := *c
 	local := *c.Spec.Local
@@ -131,7 +144,7 @@ func (o *clusterAttach) free(ctx context.Context, a *app, c *v1alpha1.Cluster) e
 	if local.DataDirectory != "" && !strings.HasPrefix(local.DataDirectory, "/") {
 		local.DataDirectory = "/"
 	}
-	return store.Admit(&trial, nil)
+	return nil, store.Admit(&trial, nil)
 }
 
 // print answers in JSON or YAML, if that was asked for.

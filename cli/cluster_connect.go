@@ -3,17 +3,20 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -64,8 +67,7 @@ func (o *clusterConnect) run(ctx context.Context, a *app, name string, more []st
 		return err
 	}
 	if o.example {
-		o.showExample(a, c)
-		return nil
+		return o.showExample(a, c)
 	}
 	rt, err := a.runtime(ctx)
 	if err != nil {
@@ -90,16 +92,22 @@ func (o *clusterConnect) run(ctx context.Context, a *app, name string, more []st
 	return a.launch(ctx, psql)
 }
 
-func (o *clusterConnect) showExample(a *app, c *v1alpha1.Cluster) {
+func (o *clusterConnect) showExample(a *app, c *v1alpha1.Cluster) error {
 	user := o.user
 	if user == "" {
-		user = "postgres"
+		user = cmp.Or(c.Status.Superuser, "postgres")
 	}
 	u := url.URL{Scheme: "postgresql", User: url.User(user), Host: fmt.Sprintf("127.0.0.1:%d", c.Status.Port), Path: "/" + o.database}
 	a.say("psql '%s'", u.String())
 	if c.Status.SocketDirectory != "" && o.user == "" {
-		a.say("psql 'host=%s port=%d user=%s dbname=%s'", c.Status.SocketDirectory, c.Status.Port, user, o.database)
+		info, err := client.With("", [2]string{"host", c.Status.SocketDirectory}, [2]string{"port", strconv.Itoa(int(c.Status.Port))},
+			[2]string{"user", user}, [2]string{"dbname", o.database})
+		if err != nil {
+			return err
+		}
+		a.say("psql %s", shellWord(info))
 	}
+	return nil
 }
 
 // replaceProcess runs a program in the place of this one, so that signals, the

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -175,6 +176,10 @@ func (a *app) admitted(ctx context.Context, c *v1alpha1.Cluster) error {
 	if limited, ok := rt.(runtimes.Admitter); ok {
 		if err := limited.Admit(c); err != nil {
 			p := usage("%v", err)
+			var h runtimes.Hinter
+			if errors.As(err, &h) {
+				p = failed("%v", err).hints("%s", h.Hint())
+			}
 			p.cause = err
 			return p
 		}

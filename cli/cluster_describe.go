@@ -38,6 +38,11 @@ func newClusterDescribeCommand(a *app) *cobra.Command {
 			}
 			p, err := defaultPolicy(ctx, s, a.namespace, o.Name)
 			var none *problem
+			var broken *store.BrokenObject
+			if errors.As(err, &broken) {
+				a.warn("%v", err)
+				err, p = nil, &v1alpha1.BackupPolicy{} // what it says is not known
+			}
 			if err != nil && !errors.As(err, &none) {
 				return err
 			}
@@ -140,6 +145,9 @@ func (a *app) scheduled(p *v1alpha1.BackupPolicy) []string {
 			auto, crons, kinds = "Enabled", nil, nil
 		}
 		crons, kinds = append(crons, s.s.CronExpression), append(kinds, s.kind)
+	}
+	if p.Name == "" {
+		auto = "Unknown"
 	}
 	var last time.Time
 	for _, t := range p.Status.LastScheduleTime {

@@ -57,21 +57,29 @@ func TestDoctor(t *testing.T) {
 	}{
 		{"well", []runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good}}}, nil, "1 check passed, 0 warnings, 0 failures\n", "", 0},
 		{
-			"all of it", []runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good}}}, []string{"--all"},
+			"all of it",
+			[]runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good}}},
+			[]string{"--all"},
 			"agent\n  PASS   agent-running   process 1\n\n1 check passed, 0 warnings, 0 failures\n", "", 0,
 		},
 		{
-			"soso", []runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good, soso}}}, nil,
+			"soso",
+			[]runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good, soso}}},
+			nil,
 			"agent\n  WARN   agent-at-boot   nobody starts it\n         next: one\n         next: two\n\n1 check passed, 1 warning, 0 failures\n", "", exitWarned,
 		},
 		{
-			"bad", []runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good, soso}}, {Subject: "cluster default/my-pg", Findings: []checkup.Finding{good, bad}}}, []string{"my-pg"},
+			"bad",
+			[]runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{good, soso}}, {Subject: "cluster default/my-pg", Findings: []checkup.Finding{good, bad}}},
+			[]string{"my-pg"},
 			"agent\n  WARN   agent-at-boot   nobody starts it\n         next: one\n         next: two\n\n" +
 				"cluster default/my-pg\n  FAIL   archive-gap   WAL is missing\n         next: kbcli cluster backup my-pg\n\n2 checks passed, 1 warning, 1 failure\n",
 			"error: 1 check failed\n", exitFailed,
 		},
 		{
-			"JSON", []runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{soso}}}, []string{"-o", "json"},
+			"JSON",
+			[]runtimes.Examined{{Subject: "agent", Findings: []checkup.Finding{soso}}},
+			[]string{"-o", "json"},
 			`{
     "level": "warn",
     "subjects": [

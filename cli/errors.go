@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -192,8 +194,17 @@ var rows = []row{
 	on("NotReached", func(_ *restore.NotReachedError, err error) saying {
 		return saying{words: err.Error(), code: exitNotReached, hint: "what was restored was not handed out"}
 	}),
+	on("NoSuperuser", func(_ *restore.NoSuperuserError, err error) saying {
+		return saying{words: err.Error(), code: exitFailed, hint: "restore to a moment when one could"}
+	}),
 	on("NoRoom", func(_ *restore.NoRoomError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "make room on the disk of the state directory, or move it with --state-dir"}
+	}),
+	on("NotEmpty", func(e *restore.NotEmptyError, err error) saying {
+		return saying{
+			words: err.Error(), code: exitConflict, next: "ls -la " + e.Dir,
+			hint: "give the new cluster another name, or take the directory away if nobody needs what is in it",
+		}
 	}),
 	on("LogElsewhere", func(e *runtimes.LogElsewhereError, err error) saying {
 		s := saying{words: err.Error(), code: exitNotFound, next: e.Command}
@@ -221,6 +232,7 @@ var rows = []row{
 	is("NoBucket", blob.ErrNoBucket, exitNoStorage, "make the bucket or the directory, or point the repository at another", "kbcli backuprepo list"),
 	is("StorageUnreachable", blob.ErrUnreachable, exitNoStorage, "", "kbcli backuprepo list"),
 	is("NoSpace", blob.ErrNoSpace, exitFailed, "make room in the storage, or delete backups that nobody needs", "kbcli cluster list-backup -A"),
+	is("DiskFull", syscall.ENOSPC, exitFailed, "make room on that disk; what runs goes on when there is some", "df -h"),
 	on("Connect", func(_ *pgconn.ConnectError, err error) saying {
 		return saying{words: err.Error(), code: exitNoPostgreSQL, next: "kbcli cluster list"}
 	}),
@@ -229,16 +241,22 @@ var rows = []row{
 		if e.Hint != "" {
 			hint = strings.TrimPrefix(hint+"\n"+e.Hint, "\n")
 		}
+		if e.Code == reservedName {
+			hint = strings.TrimPrefix(hint+"\nanother name would do, such as app_user", "\n")
+		}
 		return saying{words: fmt.Sprintf("%s (SQLSTATE %s)", e.Message, e.Code), code: exitFailed, hint: hint}
 	}),
 	server("NotFound", apierrors.IsNotFound, exitNotFound),
 	server("AlreadyExists", apierrors.IsAlreadyExists, exitConflict),
 	server("Conflict", apierrors.IsConflict, exitConflict),
-	{"Invalid", func(err error) (saying, bool) {
-		return saying{words: err.Error(), code: exitUsage}, apierrors.IsInvalid(err)
-	}},
+	{"Invalid", sayInvalid},
+	on("Broken", sayBroken),
+	is("Permission", fs.ErrPermission, exitFailed, "use the account that owns it, or a state directory of your own: --state-dir, or KBCLI_STATE_DIR", ""),
 	is("Deadline", context.DeadlineExceeded, exitTimedOut, "", ""),
 }
+
+// reservedName is the SQLSTATE of a role that PostgreSQL keeps for itself.
+const reservedName = "42939"
 
 // explain finds what to say of err. An error that the table does not know is
 // printed as it is, with code 1.

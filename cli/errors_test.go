@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/blob"
@@ -91,7 +93,9 @@ func TestErrors(t *testing.T) {
 		{"MissingWAL", of(&repository.MissingWALError{Timeline: 1, From: 0x1000000, To: 0x2000000})},
 		{"TablespaceMade", of(&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/srv/ts"})},
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x1000000}},
+		{"NoSuperuser", &restore.NoSuperuserError{}},
 		{"NoRoom", &restore.NoRoomError{Dir: "/var/lib/kubeblocks", Need: 2000, Free: 1000}},
+		{"NotEmpty", &restore.NotEmptyError{Dir: "/var/lib/kubeblocks/clusters/default/my-pg/data"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "cluster my-pg", Command: "journalctl -u postgresql@15-main.service"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "the agent"}},
 		{"NoRepository", fmt.Errorf("%w in %s", repository.ErrNoRepository, "/srv/backups")},
@@ -105,6 +109,7 @@ func TestErrors(t *testing.T) {
 		{"NoBucket", fmt.Errorf("s3://demo: %w", blob.ErrNoBucket)},
 		{"StorageUnreachable", fmt.Errorf("get a: %w", blob.ErrUnreachable)},
 		{"NoSpace", fmt.Errorf("put a: %w", blob.ErrNoSpace)},
+		{"DiskFull", fmt.Errorf("write clusters/default/x: %w", syscall.ENOSPC)},
 		{"Connect", refused},
 		{"SQL", &pgconn.PgError{Code: "42710", Message: `role "myuser" already exists`}},
 		{"SQL", &pgconn.PgError{Code: "2BP01", Message: "cannot be dropped", Detail: "owner of table msg", Hint: "Use CASCADE."}},
@@ -112,6 +117,11 @@ func TestErrors(t *testing.T) {
 		{"AlreadyExists", store.AlreadyExists(cluster, "x")},
 		{"Conflict", store.Stale(cluster, "x")},
 		{"Invalid", store.Admit(policy, nil)},
+		{"Invalid", store.Admit(&v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "My PG"}}, nil)},
+		{"Broken", store.BrokenObjects{{Place: "/var/lib/kubeblocks/objects/clusters/default/my-pg.yaml", Line: 9, Err: &v1alpha1.SyntaxError{Line: 9, Reason: `the text ends before its last line, "..."`}}}},
+		{"Broken", &store.BrokenObject{Place: "/var/lib/kubeblocks/objects/clusters/default/my-pg.yaml", Err: syscall.EACCES}},
+		{"SQL", &pgconn.PgError{Code: "42939", Message: `role name "public" is reserved`}},
+		{"Permission", fmt.Errorf("start the agent: %w", syscall.EACCES)},
 		{"Deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded)},
 		{"", errors.New("something else")},
 	}
@@ -137,4 +147,19 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	golden(t, "errors.txt", got.String())
+}
+
+func TestGoodName(t *testing.T) {
+	for typed, want := range map[string]string{
+		"a/b": "a-b", "My-Pg": "my-pg", "..": "my-pg", "": "my-pg", "日本": "my-pg", "naïve": "na-ve", "9pg": "pg-9pg", "-x-": "x",
+		strings.Repeat("a", 200): strings.Repeat("a", 40), strings.Repeat("a", 39) + "-b": strings.Repeat("a", 39),
+	} {
+		if got := goodName(typed); got != want {
+			t.Errorf("%q: %q, want %q", typed, got, want)
+		}
+		c := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: goodName(typed)}}
+		if err := store.Admit(c, nil); err != nil {
+			t.Errorf("%q: %v", typed, err)
+		}
+	}
 }

@@ -56,6 +56,7 @@ type fakeRuntime struct {
 	ready   int
 	admin   string // a connection string
 	secrets map[string]string
+	events  []catalog.Event // of History
 }
 
 func (f *fakeRuntime) Store() store.Store { return f.objects }

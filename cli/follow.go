@@ -174,22 +174,44 @@ func judgeRunning(c *v1alpha1.Cluster, exists bool) step {
 // reasons are the reasons of a failed Cluster, Backup or BackupRepo that have an exit code
 // of their own.
 var reasons = map[string]int{
-	"RepositoryNotFound":    exitNoRepository,
-	"RepositoryLocked":      exitLocked,
-	"WrongKey":              exitWrongKey,
-	"OutsideWindow":         exitOutside,
-	"GapInWAL":              exitGap,
-	"VerificationFailed":    exitUnverified,
-	"TargetNotReached":      exitNotReached,
+	"NoRepository":       exitNoRepository,
+	"RepositoryNotFound": exitNoRepository,
+
+	"RepositoryLocked":   exitLocked,
+	"RepositoryLockLost": exitLocked,
+	"WrongKey":           exitWrongKey,
+
+	"OutsideWindow":      exitOutside,
+	"GapInWAL":           exitGap,
+	"RepositoryDamaged":  exitUnverified,
+	"VerificationFailed": exitUnverified,
+	"TargetNotReached":   exitNotReached,
+
 	"PostgreSQLUnreachable": exitNoPostgreSQL,
-	"StorageUnreachable":    exitNoStorage,
+	"ServerUnreachable":     exitNoPostgreSQL,
+	"ServerStarting":        exitNoPostgreSQL,
+	"ServerDenied":          exitNoPostgreSQL,
+
+	"StorageUnreachable": exitNoStorage,
+	"StorageDenied":      exitNoStorage,
+	"StorageMissing":     exitNoStorage,
+	"StorageSlow":        exitNoStorage,
+	"StorageUnfit":       exitNoStorage,
+
+	"AnotherServer":      exitConflict,
+	"RepositoryConflict": exitConflict,
+	"ServerRewound":      exitConflict,
+}
+
+// codeOf is the exit code of a reason.
+func codeOf(reason string) int {
+	if code, ok := reasons[reason]; ok {
+		return code
+	}
+	return exitFailed
 }
 
 func clusterFailed(c *v1alpha1.Cluster) error {
-	code, ok := reasons[c.Status.Reason]
-	if !ok {
-		code = exitFailed
-	}
 	why := c.Status.Message
 	if r := c.Status.Restore; why == "" && r != nil {
 		why = r.Message
@@ -197,7 +219,7 @@ func clusterFailed(c *v1alpha1.Cluster) error {
 	if why == "" {
 		why = c.Status.Reason
 	}
-	return newProblem(code, "cluster %q failed: %s", c.Name, why).then("kbcli cluster describe %s -n %s", c.Name, c.Namespace)
+	return newProblem(codeOf(c.Status.Reason), "cluster %q failed: %s", c.Name, why).then("kbcli cluster describe %s -n %s", c.Name, c.Namespace)
 }
 
 // progressLine tells how far long work is: phase, bytes, rate, time left.
@@ -217,6 +239,9 @@ func progressLine(p *v1alpha1.Progress, phase string, now time.Time) string {
 	}
 	if p.SegmentsTotal > 0 {
 		line += fmt.Sprintf(", segment %d of %d", p.SegmentsDone, p.SegmentsTotal)
+	}
+	if p.Message != "" {
+		return line + ", held up: " + p.Message
 	}
 	if spent := now.Sub(p.StartedAt.Time); !p.StartedAt.IsZero() && spent >= time.Second && p.BytesDone > 0 {
 		rate := float64(p.BytesDone) / spent.Seconds()

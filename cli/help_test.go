@@ -174,8 +174,10 @@ func TestSpellings(t *testing.T) {
 func TestTopics(t *testing.T) {
 	b := newBench(t)
 	out, _, code := b.run("help", "exit-codes")
-	for _, n := range []int{exitFailed, exitUsage, exitWarned, exitNotFound, exitConflict, exitTimedOut, exitNoRepository, exitLocked, exitWrongKey,
-		exitOutside, exitGap, exitUnverified, exitNotReached, exitNoPostgreSQL, exitNoStorage, 130, 143} {
+	for _, n := range []int{
+		exitFailed, exitUsage, exitWarned, exitNotFound, exitConflict, exitTimedOut, exitNoRepository, exitLocked, exitWrongKey,
+		exitOutside, exitGap, exitUnverified, exitNotReached, exitNoPostgreSQL, exitNoStorage, 130, 143,
+	} {
 		if ok, _ := regexp.MatchString(`(?m)^ +`+number(int64(n))+` `, out); !ok || code != 0 {
 			t.Errorf("code %d: the exit code %d is not explained", code, n)
 		}

@@ -25,6 +25,7 @@ import (
 type restoring struct {
 	time, source, backup string
 	lsn, xid, point      string
+	event                string // as cluster history names them; becomes lsn and exclusive
 	atLSN                pg.LSN // lsn and xid as they were read
 	atXID                pg.XID
 	latest, exclusive    bool
@@ -69,6 +70,7 @@ moment can be said.`,
 	f.StringVar(&o.lsn, "restore-to-lsn", "", "the position in the WAL: the record that starts there or next is the last kept")
 	f.StringVar(&o.xid, "restore-to-xid", "", "the transaction that is the last kept")
 	f.StringVar(&o.point, "restore-to-name", "", "the restore point, as pg_create_restore_point named it; the newest of that name")
+	f.StringVar(&o.event, "before-event", "", "just before this event of kbcli cluster history")
 	f.Uint32Var(&o.timeline, "timeline", 0, "the timeline to follow (default the newest)")
 	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target: a time, an LSN or a transaction")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and do nothing")
@@ -90,6 +92,7 @@ func (o *restoring) check() error {
 		{"--restore-to-lsn", o.lsn != ""},
 		{"--restore-to-xid", o.xid != ""},
 		{"--restore-to-name", o.point != ""},
+		{"--before-event", o.event != ""},
 		{"--backup", o.backup != ""},
 	}
 	given := ""
@@ -123,6 +126,13 @@ func (o *restoring) check() error {
 
 // read reads the targets that are numbers.
 func (o *restoring) read() error {
+	if o.event != "" {
+		lsn, err := pg.ParseLSN(o.event)
+		if err != nil || lsn == 0 {
+			return usage("%q is not an event such as 0/3000028", o.event).then("kbcli cluster history %s", o.source)
+		}
+		o.lsn, o.atLSN, o.exclusive = o.event, lsn, true
+	}
 	if o.lsn != "" {
 		lsn, err := pg.ParseLSN(o.lsn)
 		if err != nil || lsn == 0 {
@@ -164,10 +174,16 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	}
 	fmt.Fprint(a.stdio.Err, p.summary())
 	if o.dryRun {
+		if err := a.room(ctx, p); err != nil {
+			a.warn("%v", err)
+		}
 		if o.output == "" {
 			return nil
 		}
 		return a.value(o.output, p.plan)
+	}
+	if err := a.room(ctx, p); err != nil {
+		return err
 	}
 	c, err := o.cluster(ctx, s, a.namespace, name, p)
 	if err != nil {
@@ -186,6 +202,18 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	}
 	_, err = follow(ctx, a, a.namespace, name, o.timeout, a.judgeRestore)
 	return err
+}
+
+// room says why there is no place for the new cluster, before anything is fetched.
+func (a *app) room(ctx context.Context, p *preview) error {
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return err
+	}
+	if place, ok := rt.(runtimes.Roomer); ok {
+		return place.CheckRoom(p.plan, a.namespace, p.name)
+	}
+	return nil
 }
 
 // admitName says what is wrong with the new cluster as far as it is known before the
@@ -259,6 +287,9 @@ func (o *restoring) plan(ctx context.Context, a *app, src runtimes.Source, name 
 	plan, err := rt.Plan(ctx, src, t)
 	if err != nil {
 		return nil, err
+	}
+	if o.event != "" && plan.StopLSN != o.atLSN {
+		return nil, missing("there is no event %s in the history of cluster %q", o.event, src.Cluster).then("kbcli cluster history %s -n %s", src.Cluster, src.Namespace)
 	}
 	return &preview{plan: plan, target: t, name: name, source: src.Cluster, now: now, zone: a.zone, windows: len(windows)}, nil
 }

@@ -114,7 +114,10 @@ func (p *preview) window() string {
 
 func (p *preview) commit(c *restore.Commit) string {
 	s := fmt.Sprintf("xid %d committed %s", c.XID, p.clock(c.Time, "15:04:05.999999"))
-	if c.Dropped > 0 {
+	switch {
+	case c.What != "":
+		s += "   " + c.What
+	case c.Dropped > 0:
 		s += fmt.Sprintf("   DROP TABLE or TRUNCATE (%s)", count(c.Dropped, "relation file"))
 	}
 	return s

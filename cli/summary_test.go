@@ -54,6 +54,7 @@ func TestSummary(t *testing.T) {
 			p.now = clock("2023-04-19T16:30:00Z")
 			p.plan.Estimate = 50 * time.Minute
 		}},
+		{"a table by its name", func(p *preview) { p.plan.FirstLost.What = "DROP TABLE public.msg" }},
 		{"a clone", func(p *preview) { p.plan.Snapshot = "/srv/snapshots/s" }},
 		{"a copy", func(p *preview) { p.plan.Snapshot, p.plan.Copied = "/srv/snapshots/s", true }},
 		{"an LSN, with warnings", func(p *preview) {

@@ -38,10 +38,10 @@ func TestUsage(t *testing.T) {
 		{"cluster restore new --restore-to-name x --exclusive --source-cluster c", "error: --exclusive is only for --restore-to-time, --restore-to-lsn and --restore-to-xid\n"},
 		{"cluster restore new --backup b --timeline 2", "error: --timeline is not for --backup, which has its own\n"},
 		{"cluster delete-backup my-pg", "error: Missing --name as backup name.\nnext: kbcli cluster list-backup my-pg -n default\n"},
-		{"cluster create Bad_Name", "error: Cluster.apps.kubeblocks.io \"Bad_Name\" is invalid: metadata.name: \"Bad_Name\" is not a name of lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit\n"},
+		{"cluster create Bad_Name", "error: Cluster.apps.kubeblocks.io \"Bad_Name\" is invalid: metadata.name: \"Bad_Name\" is not a name of lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit\nhint: a name that would do: \"bad-name\"\n"},
 		{"cluster create c --set stroage=1Gi", "error: unknown key \"stroage\"\nhint: did you mean \"storage\"?\n"},
 		{"cluster grant-role c -u x --role admin", "error: there is no role \"admin\": there are SUPERUSER, READWRITE and READONLY\n"},
-		{"cluster create-account c", "error: missing --username\n"},
+		{"cluster create-account c", "error: missing --username\nhint: such as --username myuser\n"},
 		{"kubeblocks config --set dataProtection.enableVolumSnapshot=true", "error: unknown key \"dataProtection.enableVolumSnapshot\"\nhint: did you mean \"dataProtection.enableVolumeSnapshot\"?\n"},
 		{"addon enable csi-s3 --set secret.acessKey=x", "error: unknown key \"secret.acessKey\"\nhint: did you mean \"secret.accessKey\"?\n"},
 	} {

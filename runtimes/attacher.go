@@ -16,8 +16,16 @@ type Attacher interface {
 	// protected, and changes nothing. It fills what the server itself says into c:
 	// the data directory and the version. What stands in the way are findings that
 	// fail; the error is for what could not be looked at.
-	CheckAttach(ctx context.Context, c *v1alpha1.Cluster) ([]checkup.Finding, error)
+	//
+	// was is the cluster as it is attached already, and nil for a new one. Then the
+	// server has to be the same; and what c leaves out of how to connect is as it was,
+	// but for where the server of the data directory listens.
+	CheckAttach(ctx context.Context, c, was *v1alpha1.Cluster) ([]checkup.Finding, error)
 }
+
+// CheckSameServer is the check of CheckAttach that a cluster which is attached already
+// stays what it is.
+const CheckSameServer = "same-server"
 
 // Detacher is a Runtime that can let go of a server it was attached to.
 type Detacher interface {
@@ -33,6 +41,13 @@ type Detacher interface {
 // AnnotationLeave on a Cluster that is deleted says how its server is left: "force"
 // waits neither for the repository nor for the server.
 const AnnotationLeave = "apps.kubeblocks.io/leave"
+
+// AnnotationConnect on an attached Cluster is ConnectFollows where nobody said how its
+// server is reached: it is reached where its data directory says, also when that changes.
+const (
+	AnnotationConnect = "apps.kubeblocks.io/connect"
+	ConnectFollows    = "follows-data-directory"
+)
 
 // RunningServer is a PostgreSQL on this machine that could be attached.
 type RunningServer struct {

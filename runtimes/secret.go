@@ -11,3 +11,7 @@ type SecretKeeper interface {
 	// return it survives a power cut. A name is a DNS subdomain.
 	KeepSecret(ctx context.Context, name string, data []byte) (path string, err error)
 }
+
+// WrongIdentity is what the status of a BackupRepo says of an identity file that opens
+// nothing of what is sealed there.
+const WrongIdentity = "the identity file does not open it"

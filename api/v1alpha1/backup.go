@@ -73,8 +73,12 @@ const (
 
 // BackupStatus is what came of a backup.
 type BackupStatus struct {
-	Phase         BackupPhase `json:"phase,omitempty"`
-	FailureReason string      `json:"failureReason,omitempty"`
+	Phase BackupPhase `json:"phase,omitempty"`
+	// Reason is why it failed in one CamelCase word, FailureReason in a sentence.
+	Reason        string `json:"reason,omitempty"`
+	FailureReason string `json:"failureReason,omitempty"`
+	// Message is what else is to be said, as why an incremental backup read everything.
+	Message string `json:"message,omitempty"`
 	// Manual backups are never ended by a ttl.
 	Manual bool `json:"manual,omitempty"`
 	// Repo is the BackupRepo, Lineage the place in it.

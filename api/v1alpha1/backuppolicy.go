@@ -47,6 +47,8 @@ type BackupPolicySpec struct {
 	Archive ArchiveSpec `json:"archive,omitzero"`
 	// +optional
 	Snapshot SnapshotSpec `json:"snapshot,omitzero"`
+	// +optional
+	Incremental IncrementalSpec `json:"incremental,omitzero"`
 }
 
 // RetentionSpec is how far back a restore must be able to go.
@@ -76,6 +78,16 @@ type SnapshotSpec struct {
 	// read from the snapshot and not from the server. It is a Backup of its own.
 	// +optional
 	CopyToRepository bool `json:"copyToRepository,omitempty"`
+}
+
+// IncrementalSpec says when an incremental backup comes beside its schedule.
+type IncrementalSpec struct {
+	// ReplayBound is how much WAL a restore should replay at most, at least 16Mi: an
+	// incremental backup is taken by itself whenever that much has gathered since the
+	// last backup in the repository began. Empty is no bound. The first backup is for
+	// a schedule or for people.
+	// +optional
+	ReplayBound resource.Quantity `json:"replayBound,omitzero"`
 }
 
 // ScheduleSpec has one schedule for each kind of saving.
@@ -255,6 +267,9 @@ func (p *BackupPolicy) Validate() error {
 	}
 	if a.Spool.WhenFull != SpoolWait && a.Spool.WhenFull != SpoolGap {
 		l.invalid("spec.archive.spool.whenFull", string(a.Spool.WhenFull), "is not one of Wait, Gap")
+	}
+	if b := s.Incremental.ReplayBound; !b.IsZero() && b.Cmp(resource.MustParse("16Mi")) < 0 {
+		l.invalid("spec.incremental.replayBound", b.String(), "is less than 16Mi")
 	}
 	return l.orNil()
 }

@@ -49,6 +49,9 @@ type ClusterStatus struct {
 	Port            int32  `json:"port,omitempty"`
 	SocketDirectory string `json:"socketDirectory,omitempty"`
 	DataDirectory   string `json:"dataDirectory,omitempty"`
+	// Superuser is the role that the server is looked after as, and that accounts are made
+	// by. Of an attached server it is empty where kbcli was given another role.
+	Superuser string `json:"superuser,omitempty"`
 	// PID is the postmaster's, on one machine.
 	PID int64 `json:"pid,omitempty"`
 	// RestartedAt is the AnnotationRestart that was acted upon last.
@@ -159,7 +162,9 @@ type RestoreStatus struct {
 // Progress of long work. A total of 0 is not known yet.
 type Progress struct {
 	// Phase is what is being done now, in one word.
-	Phase         string      `json:"phase,omitempty"`
+	Phase string `json:"phase,omitempty"`
+	// Message is what holds the work up, in the words of who does; empty while it goes on.
+	Message       string      `json:"message,omitempty"`
 	StartedAt     metav1.Time `json:"startedAt,omitzero"`
 	BytesDone     int64       `json:"bytesDone"`
 	BytesTotal    int64       `json:"bytesTotal"`

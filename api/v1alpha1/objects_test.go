@@ -215,6 +215,7 @@ func TestValidate(t *testing.T) {
 			"cron and archive", policy(func(s *BackupPolicySpec) { s.Schedule.Logfile.CronExpression = "@daily"; s.Archive.Mode = "fast" }),
 			`spec.schedule.logfile.cronExpression: "@daily" is not five fields such as 0 18 * * *: words are not taken; spec.archive.mode: "fast" is not one of async, sync`,
 		},
+		{"replay bound", policy(func(s *BackupPolicySpec) { s.Incremental.ReplayBound = resource.MustParse("1Mi") }), `spec.incremental.replayBound: "1Mi" is less than 16Mi`},
 		{"spool", policy(func(s *BackupPolicySpec) { s.Archive.Spool.Limit = resource.MustParse("1Mi") }), `spec.archive.spool.limit: "1Mi" is less than 64Mi`},
 
 		{"backup type", &Backup{ObjectMeta: meta("default", "b"), Spec: BackupSpec{ClusterRef: "c", BackupType: "full"}}, `spec.backupType: "full" is not one of snapshot, datafile, incremental`},

@@ -208,7 +208,7 @@ func (r *rig) execute(t *testing.T, p *restore.Plan) *restored {
 	}
 	recovery := restore.Recovery{
 		Into: into, BinDir: r.server.BinDir, Program: program, Args: []string{"wal-await"},
-		Scratch: filepath.Join(dir, "r"), Superuser: "postgres",
+		Scratch: filepath.Join(dir, "r"),
 	}
 	if err := p.Fetch(t.Context(), into); err != nil {
 		t.Fatalf("fetch: %v", err)

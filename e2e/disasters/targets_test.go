@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -34,7 +36,7 @@ func TestTargets(t *testing.T) {
 	var server *testpg.Server
 	clock.while(t, func() {
 		server = testpg.Start(t, testpg.Options{SegmentSizeMB: segmentMB, Settings: map[string]string{
-			"max_prepared_transactions": "40", "track_commit_timestamp": "on", "wal_keep_size": "1GB", "hot_standby": "on",
+			"max_prepared_transactions": "400", "track_commit_timestamp": "on", "wal_keep_size": "1GB", "hot_standby": "on",
 		}})
 	})
 	server.Exec(t, ledgerTable)
@@ -88,7 +90,7 @@ func TestTargets(t *testing.T) {
 	x := o.run(restores*3/4, plans)
 
 	// a restored cluster has a past of its own
-	x.Set(t, map[string]string{"wal_keep_size": "1GB", "max_prepared_transactions": "40", "max_wal_senders": "10", "hot_standby": "on", "track_commit_timestamp": "on"})
+	x.Set(t, map[string]string{"wal_keep_size": "1GB", "max_prepared_transactions": "400", "max_wal_senders": "10", "hot_standby": "on", "track_commit_timestamp": "on"})
 	clock.while(t, func() { x.Restart(t) })
 	again := newStory(t, seed+1, x.Server, clock)
 	again.id = s.id
@@ -207,6 +209,9 @@ func (o *targetOracle) run(restores, plans int) *restored {
 		}
 		if last != nil {
 			last.Stop(o.T, testpg.Immediate)
+			if err := os.RemoveAll(filepath.Dir(last.DataDir)); err != nil { // a thousand of them would fill the disk
+				o.Fatal(err)
+			}
 		}
 		last = x
 		restoring += time.Since(at)

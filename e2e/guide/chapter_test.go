@@ -67,18 +67,19 @@ func (c *chapter) problems() []string {
 	return all
 }
 
-// updated is the chapter with what its blocks printed.
+// updated is the chapter with what its blocks printed, where it says something else.
 func (c *chapter) updated(outputs []string) string {
 	text := c.text
 	for i, s := range slices.Backward(c.sessions) {
 		if s.at[1] == 0 {
 			continue
 		}
+		if _, ok := matches(s.want, outputs[i]); ok && s.want != "" {
+			continue
+		}
 		var kept []string
 		for line := range strings.Lines(outputs[i]) {
-			if !strings.HasPrefix(line, "waiting for") {
-				kept = append(kept, strings.TrimRight(line, " \n"))
-			}
+			kept = append(kept, strings.TrimRight(line, " \n"))
 		}
 		text = text[:s.at[0]] + strings.TrimRight(strings.Join(kept, "\n"), "\n") + "\n" + text[s.at[1]:]
 	}

@@ -3,6 +3,7 @@
 package journeys
 
 import (
+	"cmp"
 	"encoding/json"
 	"net"
 	"os"
@@ -84,12 +85,16 @@ func runCommand(ts *testscript.TestScript, name string, args ...string) {
 	}
 }
 
-// cmdSQL runs SQL as who runs the server.
+// cmdSQL runs SQL as who runs the server, or as $SERVER_USER.
 func cmdSQL(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: sql STATEMENT…")
 	}
-	words := []string{"-u", "postgres", "--", "psql", "-X", "-h", ts.Getenv("SERVER_SOCKET"), "-p", ts.Getenv("SERVER_PORT"), "-v", "ON_ERROR_STOP=1", "-Atq"}
+	account := cmp.Or(ts.Getenv("SERVER_ACCOUNT"), "postgres")
+	words := []string{
+		"-u", account, "--", "psql", "-X", "-h", ts.Getenv("SERVER_SOCKET"), "-p", ts.Getenv("SERVER_PORT"),
+		"-U", cmp.Or(ts.Getenv("SERVER_USER"), account), "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-Atq",
+	}
 	for _, a := range args {
 		words = append(words, "-c", a)
 	}

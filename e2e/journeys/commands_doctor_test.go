@@ -3,9 +3,14 @@
 package journeys
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -17,7 +22,7 @@ type link struct {
 	addr, target string
 
 	mu    sync.Mutex
-	state string // open, cut, hanging
+	state string // open, cut, hanging, or the code of an S3 error that answers everything
 	l     net.Listener
 	conns map[net.Conn]bool
 	done  sync.WaitGroup
@@ -26,10 +31,11 @@ type link struct {
 var links sync.Map // by the address that the script knows
 
 // cmdS3Link makes a link and puts its URL into a variable; cuts it, so that connections
-// are refused; lets it hang, so that nobody answers; and mends it.
+// are refused; lets it hang, so that nobody answers; has all denied, as with a key that
+// was taken away, or told that the key has expired; and mends it.
 func cmdS3Link(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: s3link open|cut|hang|mend VARIABLE")
+		ts.Fatalf("usage: s3link open|cut|hang|deny|expire|mend VARIABLE")
 	}
 	if args[0] == "open" {
 		n := &link{target: strings.TrimPrefix(ts.Getenv("S3_ENDPOINT"), "http://"), addr: "127.0.0.1:0", conns: map[net.Conn]bool{}}
@@ -43,9 +49,9 @@ func cmdS3Link(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok {
 		ts.Fatalf("there is no link $%s", args[1])
 	}
-	state, ok := map[string]string{"cut": "cut", "hang": "hanging", "mend": "open"}[args[0]]
+	state, ok := map[string]string{"cut": "cut", "hang": "hanging", "mend": "open", "deny": "AccessDenied", "expire": "ExpiredToken"}[args[0]]
 	if !ok {
-		ts.Fatalf("s3link: %q is not open, cut, hang or mend", args[0])
+		ts.Fatalf("s3link: %q is not open, cut, hang, deny, expire or mend", args[0])
 	}
 	ts.Check(have.(*link).set(state))
 }
@@ -87,6 +93,13 @@ func (n *link) serve(l net.Listener) {
 		if err != nil {
 			return
 		}
+		n.mu.Lock()
+		state := n.state
+		n.mu.Unlock()
+		if state != "open" && state != "hanging" {
+			refuseS3(c, state)
+			continue
+		}
 		up, err := net.Dial("tcp", n.target)
 		if err != nil {
 			c.Close()
@@ -99,6 +112,26 @@ func (n *link) serve(l net.Listener) {
 		go n.pump(c, up)
 		go n.pump(up, c)
 	}
+}
+
+// refuseS3 answers one request as S3 does when it does not want to.
+func refuseS3(c net.Conn, code string) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+	text := `<?xml version="1.0" encoding="UTF-8"?><Error><Code>` + code + `</Code><Message>no</Message></Error>`
+	if r.Method == http.MethodHead {
+		text = ""
+	}
+	status := "403 Forbidden"
+	if code == "ExpiredToken" {
+		status = "400 Bad Request"
+	}
+	fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(text), text)
 }
 
 // pump carries bytes one way. While the link hangs they are taken, and go nowhere.

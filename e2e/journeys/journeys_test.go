@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kbcli/kbcli/internal/testpg"
 	"github.com/kbcli/kbcli/internal/tests3"
 )
 
@@ -53,6 +54,7 @@ func TestJourneys(t *testing.T) {
 	for range scripts {
 		buckets <- s3.NewBucket(t)
 	}
+	oldest, newest := testpg.Binaries(t, 13).BinDir, testpg.Binaries(t, 18).BinDir
 	testscript.Run(t, testscript.Params{
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
@@ -61,6 +63,8 @@ func TestJourneys(t *testing.T) {
 			env.Setenv("S3_ACCESS_KEY", s3.AccessKey)
 			env.Setenv("S3_SECRET_KEY", s3.SecretKey)
 			env.Setenv("S3_BUCKET", <-buckets)
+			env.Setenv("PG13_BIN", oldest)
+			env.Setenv("PG18_BIN", newest)
 			return setUp(env)
 		},
 		Cmds:                commands,

@@ -18,7 +18,12 @@ import (
 // stopAll ends everything that runs on a state directory: first who would start
 // the others again.
 func stopAll(state string) error {
-	return errors.Join(stopAgent(state), stopServers(state))
+	errs := []error{stopAgent(state)}
+	below, err := filepath.Glob(filepath.Join(state, "*", "agent.pid"))
+	for _, path := range below { // of state directories in this one
+		errs = append(errs, stopAgent(filepath.Dir(path)))
+	}
+	return errors.Join(append(errs, err, stopServers(state))...)
 }
 
 // stopAgent kills the agent, if there is one.

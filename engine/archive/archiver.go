@@ -46,6 +46,9 @@ type Config struct {
 	// shipping up as a store that is away does, and is asked again; what the server
 	// sends still goes into the spool.
 	May func() error
+	// Named, if set, is told the databases in which names may have changed, soon after
+	// the commit: see walindex.Builder.Named. It must not wait.
+	Named func(databases []pg.Oid)
 
 	Clock func() time.Time
 	Log   *slog.Logger

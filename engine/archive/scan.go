@@ -143,6 +143,9 @@ func (c *scan) feed(raw []byte) {
 		return
 	}
 	err := c.s.Feed(raw, c.b.Add)
+	if dbs := c.b.Named(); len(dbs) > 0 && c.a.cfg.Named != nil {
+		c.a.cfg.Named(dbs)
+	}
 	if err != nil {
 		c.fault = err
 		c.a.cfg.Log.Error("WAL cannot be read; it is archived without an index", "error", err)

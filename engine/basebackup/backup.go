@@ -33,6 +33,9 @@ type Config struct {
 	Fast    bool // do not wait for a spread checkpoint
 	Workers int  // how many files are read at once
 
+	// Incremental, if set, has Take read what changed alone.
+	Incremental *Incremental
+
 	// WaitWAL blocks until the repository holds all WAL before lsn.
 	WaitWAL func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) error
 	// Progress, if set, is called now and then, from several goroutines.
@@ -42,7 +45,8 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Progress of a backup. Done counts raw bytes read; Stored those put.
+// Progress of a backup. Done counts raw bytes read, Total those to be read; Stored
+// those put.
 type Progress struct {
 	Phase               string // starting, copying, stopping, waiting for WAL, done
 	Done, Total, Stored int64
@@ -59,8 +63,10 @@ func (e *WrongServerError) Error() string {
 	return fmt.Sprintf("data directory %s is not the connected server's: %s", e.DataDirectory, e.Reason)
 }
 
-// Take makes a full backup. An interrupted one of the same name is taken up. The
-// manifest it returns is stored; its BadPages are a warning for the caller to pass on.
+// Take makes a full or an incremental backup. An interrupted one of the same name is
+// taken up. The manifest it returns is stored; its BadPages and ReadAll are warnings for
+// the caller to pass on. Backups that an incremental one builds on should not be deleted
+// meanwhile: it fails then.
 func Take(ctx context.Context, cfg Config) (*repository.Manifest, error) {
 	c, err := client.Connect(ctx, cfg.Conninfo)
 	if err != nil {
@@ -98,7 +104,11 @@ func begin(ctx context.Context, cfg *Config, c *client.Conn) (*backup, error) {
 		return nil, fmt.Errorf("the server was built with pages of %d bytes and relation files of %d pages; only %d and %d are supported",
 			control.BlockSize, control.RelSegBlocks, pg.BlockSize, pg.RelSegBlocks)
 	}
-	return &backup{cfg: cfg, conn: c, server: server, control: control}, nil
+	super, err := superuser(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &backup{cfg: cfg, conn: c, server: server, superuser: super, control: control}, nil
 }
 
 type backup struct {
@@ -106,8 +116,15 @@ type backup struct {
 	conn    *client.Conn
 	server  client.Server
 	control pg.ControlFile
-	copier  *copier
-	total   int64
+
+	superuser string // of the server; empty for none
+	copier    *copier
+	total     int64
+
+	// of an incremental backup
+	base    *base    // nil: there is none that can be used
+	changed *changed // since the base; nil: not known
+	readAll string   // why not
 }
 
 func (b *backup) take(ctx context.Context) (*repository.Manifest, error) {
@@ -119,6 +136,9 @@ func (b *backup) take(ctx context.Context) (*repository.Manifest, error) {
 	start, err := b.conn.BackupStart(ctx, b.cfg.Name, b.cfg.Fast)
 	if err != nil {
 		return nil, fmt.Errorf("start backup: %w", err)
+	}
+	if err := b.differences(ctx, start); err != nil {
+		return nil, err
 	}
 	entries, err := b.walk()
 	if err != nil {
@@ -150,7 +170,10 @@ func (b *backup) take(ctx context.Context) (*repository.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.cfg.Lineage.PutBackup(ctx, m, files); err != nil {
+	if err := b.tidy(ctx, m, files, packs > 0); err != nil {
+		return nil, err
+	}
+	if err := b.list(ctx, m, files); err != nil {
 		return nil, err
 	}
 	b.report("done")
@@ -171,18 +194,21 @@ func (b *backup) walk() ([]entry, error) {
 
 // copyFiles stores everything but the control file. start is where the backup's WAL
 // begins, verify whether pages have checksums, earlier and packs are what leftovers found.
-func (b *backup) copyFiles(ctx context.Context, entries []entry, start pg.LSN, verify bool, earlier map[frameID]repository.Frame, packs uint32) error {
-	for i := range entries {
-		b.total += entries[i].Size
+func (b *backup) copyFiles(ctx context.Context, entries []entry, start pg.LSN, verify bool, earlier map[frameID]stored, packs uint32) error {
+	shares := b.divide(entries)
+	list := tasks(entries, shares)
+	for i := range list {
+		b.total += list[i].size
 	}
 	workers := max(b.cfg.Workers, 1)
 	c := newCopier(b.cfg, entries, workers)
+	c.keep(b.base, shares)
 	c.start, c.verify, c.exact = start, verify, b.conn == nil
 	c.earlier, c.total = earlier, b.total
 	c.packs.Store(packs)
 	b.copier = c
 	b.report("copying")
-	return c.run(ctx, tasks(entries), workers)
+	return c.run(ctx, list, workers)
 }
 
 // ended is how a backup began and ended on the server.
@@ -218,8 +244,8 @@ func (b *backup) waitWAL(ctx context.Context, e ended) error {
 // leftovers finds the frames that an interrupted try of this backup stored, and the
 // highest number of its packs. A sealed repository that cannot be read here keeps
 // nothing to take up.
-func (b *backup) leftovers(ctx context.Context) (map[frameID]repository.Frame, uint32, error) {
-	found := map[frameID]repository.Frame{}
+func (b *backup) leftovers(ctx context.Context) (map[frameID]stored, uint32, error) {
+	found := map[frameID]stored{}
 	l := b.cfg.Lineage
 	numbers, _, err := l.Packs(ctx, b.cfg.Name)
 	if err != nil || len(numbers) == 0 {
@@ -231,7 +257,8 @@ func (b *backup) leftovers(ctx context.Context) (map[frameID]repository.Frame, u
 	}
 	b.cfg.Log.Info("taking up an interrupted backup", "backup", b.cfg.Name, "packs", len(numbers))
 	for _, n := range numbers {
-		table, err := l.PackTable(ctx, repository.PackRef{Backup: b.cfg.Name, Number: n})
+		ref := repository.PackRef{Backup: b.cfg.Name, Number: n}
+		table, err := l.PackTable(ctx, ref)
 		var corrupt *repository.CorruptError
 		if errors.As(err, &corrupt) {
 			b.cfg.Log.Warn("a pack of the interrupted backup is not used", "error", err)
@@ -241,7 +268,7 @@ func (b *backup) leftovers(ctx context.Context) (map[frameID]repository.Frame, u
 			return nil, 0, err
 		}
 		for _, f := range table {
-			found[frameID{f.Raw, f.Sum}] = repository.Frame{Pack: n, FrameInfo: f}
+			found[frameID{f.Raw, f.Sum}] = stored{ref, f}
 		}
 	}
 	return found, last, nil
@@ -294,7 +321,7 @@ func (b *backup) manifest(e ended) (*repository.Manifest, error) {
 		Timeline: e.label.Timeline, StartLSN: e.label.Start, StopLSN: e.stop.LSN,
 		StartTime: e.start.Time.UTC(), StopTime: e.stop.Time.UTC(),
 		Label: e.label.Raw, TablespaceMap: e.stop.TablespaceMap,
-		Checksums: b.control.DataChecksums(),
+		Checksums: b.control.DataChecksums(), Superuser: b.superuser,
 		Settings: repository.Settings{
 			MaxConnections: b.control.MaxConnections, MaxWorkerProcesses: b.control.MaxWorkers,
 			MaxWalSenders: b.control.MaxWALSenders, MaxPreparedXacts: b.control.MaxPreparedXact,
@@ -302,6 +329,12 @@ func (b *backup) manifest(e ended) (*repository.Manifest, error) {
 			CatalogVersion:  int(b.control.CatalogVersion), ControlVersion: int(b.control.ControlVersion),
 			DataPageChecksumVer: int(b.control.ChecksumVersion),
 		},
+	}
+	if in := b.cfg.Incremental; in != nil {
+		m.Type, m.ReadAll = repository.TypeIncremental, b.readAll
+		if b.base != nil {
+			m.Base = b.base.m.Name
+		}
 	}
 	spaces, err := pg.ParseTablespaceMap(b.server.Version.Major(), e.stop.TablespaceMap)
 	if err != nil {
@@ -327,6 +360,7 @@ func (b *backup) copied(m *repository.Manifest) (*repository.Files, error) {
 		return int(x.Block) - int(y.Block)
 	})
 	m.NewBytes, m.Stored, m.BadPages = c.fresh, c.stored, c.bad
+	m.Uses = uses(m.Name, files)
 	count(m, files)
 	return files, nil
 }
@@ -340,44 +374,6 @@ func count(m *repository.Manifest, files *repository.Files) {
 			m.DataBytes += f.Size
 		}
 	}
-}
-
-// files gathers what the workers stored, in the order of paths.
-func (c *copier) files() (*repository.Files, error) {
-	out := &repository.Files{}
-	numbers := map[uint32]uint32{}
-	for i := range c.frames {
-		n := c.frames[i].Pack
-		at, ok := numbers[n]
-		if !ok {
-			at = uint32(len(out.Packs))
-			numbers[n] = at
-			out.Packs = append(out.Packs, repository.PackRef{Backup: c.cfg.Name, Number: n})
-		}
-		c.frames[i].Pack = at
-	}
-	out.Frames = c.frames
-	for i := range c.entries {
-		if c.gone[i] {
-			continue
-		}
-		f := c.entries[i].File
-		ps := c.pieces[i]
-		slices.SortFunc(ps, func(a, b piece) int { return int(a.offset - b.offset) })
-		var at int64
-		for _, p := range ps {
-			if p.offset != at {
-				return nil, fmt.Errorf("backup of %s has a hole at %d", f.Path, at)
-			}
-			at += int64(p.extent.Length)
-			f.Extents = append(f.Extents, p.extent)
-		}
-		if at != f.Size {
-			return nil, fmt.Errorf("backup of %s has %d bytes, not %d", f.Path, at, f.Size)
-		}
-		out.Files = append(out.Files, f)
-	}
-	return out, nil
 }
 
 func (b *backup) report(phase string) {

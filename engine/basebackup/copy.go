@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -19,48 +18,6 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
 )
-
-// rangeSize is the most of one file that one task reads, so that a few large files
-// keep all workers busy.
-const rangeSize = 64 << 20
-
-// task is what one worker reads in one go: a range of a file, or several small
-// files that share a frame. A task begins with a frame of its own, so that what is
-// in a frame does not depend on which worker came first.
-type task struct {
-	files []int // indexes of entries
-	from  int64 // of the first and only file, when it is a range
-	size  int64
-}
-
-// tasks cuts the entries into tasks, the largest first.
-func tasks(entries []entry) []task {
-	var out []task
-	var small task
-	for i := range entries {
-		e := &entries[i]
-		if e.Kind != repository.RegularFile || e.Path == controlPath {
-			continue
-		}
-		if e.Size >= repository.FrameSize/2 {
-			for from := int64(0); from < e.Size; from += rangeSize {
-				out = append(out, task{[]int{i}, from, min(rangeSize, e.Size-from)})
-			}
-			continue
-		}
-		if small.size+e.Size > repository.FrameSize {
-			out = append(out, small)
-			small = task{}
-		}
-		small.files = append(small.files, i)
-		small.size += e.Size
-	}
-	if len(small.files) > 0 {
-		out = append(out, small)
-	}
-	slices.SortStableFunc(out, func(a, b task) int { return int(b.size - a.size) })
-	return out
-}
 
 // frameID is what a frame is known by when an interrupted backup is taken up.
 type frameID struct {
@@ -89,19 +46,67 @@ type copier struct {
 	upctx    context.Context // of the uploads
 	progress atomic.Int64
 
+	base     *base    // nil: none
+	fromBase []uint32 // by the base's frame: its number in frames and 1; 0 is none yet
+
 	mu      sync.Mutex
-	frames  []repository.Frame
-	pieces  [][]piece // by entry
+	refs    []repository.PackRef
+	numbers map[repository.PackRef]uint32 // in refs
+	frames  []repository.Frame            // of packs by their numbers in refs
+	pieces  [][]piece                     // by entry
 	gone    []bool
 	bad     []repository.BadPage
-	earlier map[frameID]repository.Frame
+	earlier map[frameID]stored
 	stored  int64
 	fresh   int64
+}
+
+// stored is a frame that is in the repository.
+type stored struct {
+	pack repository.PackRef
+	repository.FrameInfo
 }
 
 type packWriter struct {
 	repository.PackWriter
 	number uint32
+}
+
+// frame lists a frame, and gives its number. The caller holds mu.
+func (c *copier) frame(pack repository.PackRef, info repository.FrameInfo) uint32 {
+	n, ok := c.numbers[pack]
+	if !ok {
+		n = uint32(len(c.refs))
+		c.numbers[pack] = n
+		c.refs = append(c.refs, pack)
+	}
+	c.frames = append(c.frames, repository.Frame{Pack: n, FrameInfo: info})
+	return uint32(len(c.frames) - 1)
+}
+
+// reuse lists a frame of the base, once. The caller holds mu.
+func (c *copier) reuse(n uint32) uint32 {
+	at := &c.fromBase[n]
+	if *at == 0 {
+		fr := c.base.files.Frames[n]
+		*at = c.frame(c.base.files.Packs[fr.Pack], fr.FrameInfo) + 1
+	}
+	return *at - 1
+}
+
+// keep takes from the base what is not read.
+func (c *copier) keep(b *base, shares []share) {
+	if b == nil {
+		return
+	}
+	c.base, c.fromBase = b, make([]uint32, len(b.files.Frames))
+	c.bad = b.badPages(c.entries, shares)
+	for i := range shares {
+		shares[i].kept(c.entries[i].Size, func(at int64, x repository.Extent) {
+			x.Frame = c.reuse(x.Frame)
+			c.pieces[i] = append(c.pieces[i], piece{at, x})
+		})
+	}
 }
 
 func newCopier(cfg *Config, entries []entry, workers int) *copier {
@@ -110,7 +115,7 @@ func newCopier(cfg *Config, entries []entry, workers int) *copier {
 		writers: make(chan *packWriter, workers+2),
 		pieces:  make([][]piece, len(entries)),
 		gone:    make([]bool, len(entries)),
-		earlier: map[frameID]repository.Frame{},
+		numbers: map[repository.PackRef]uint32{},
 	}
 	for range cap(c.writers) {
 		c.writers <- &packWriter{}
@@ -163,7 +168,9 @@ func (c *copier) run(ctx context.Context, list []task, workers int) error {
 type worker struct {
 	c      *copier
 	pack   *packWriter
-	buf    []byte // raw bytes of the frame being filled
+	file   *os.File // the one that is open
+	reads  int      // its entry
+	buf    []byte   // raw bytes of the frame being filled
 	inside []held
 }
 
@@ -176,38 +183,59 @@ type held struct {
 }
 
 func (w *worker) do(ctx context.Context, t task) error {
-	for _, i := range t.files {
-		e := &w.c.entries[i]
-		from, end := t.from, e.Size
-		if len(t.files) == 1 && t.size < e.Size {
-			end = t.from + t.size
-		}
-		if err := w.file(ctx, i, from, end); err != nil {
+	defer w.close()
+	for _, p := range t.parts {
+		if err := w.part(ctx, p); err != nil {
 			return err
+		}
+		if w.c.entries[p.entry].alone() && p.end == w.c.entries[p.entry].Size {
+			if err := w.frame(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return w.frame(ctx)
 }
 
-// file reads a stretch of a file into frames. What a file lacks because it was
+// open opens the file of an entry, unless it is the one that is open: nil if it is gone.
+func (w *worker) open(i int) (*os.File, error) {
+	if w.file != nil && w.reads == i {
+		return w.file, nil
+	}
+	w.close()
+	f, err := os.Open(w.c.entries[i].source)
+	if errors.Is(err, fs.ErrNotExist) && !w.c.exact {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read data directory: %w", err)
+	}
+	w.file, w.reads = f, i
+	return f, nil
+}
+
+func (w *worker) close() {
+	if w.file != nil {
+		_ = w.file.Close() // it was only read
+	}
+	w.file = nil
+}
+
+// part reads a stretch of a file into frames. What a file lacks because it was
 // truncated meanwhile reads as zeros, as in PostgreSQL's own base backup: redo
 // truncates it again.
-func (w *worker) file(ctx context.Context, i int, from, end int64) error {
+func (w *worker) part(ctx context.Context, p part) error {
+	i, from, end := p.entry, p.from, p.end
 	e := &w.c.entries[i]
-	f, err := os.Open(e.source)
-	if errors.Is(err, fs.ErrNotExist) && !w.c.exact {
-		if from == 0 && end == e.Size {
-			w.c.mu.Lock()
-			w.c.gone[i] = true
-			w.c.mu.Unlock()
-			return nil
-		}
-		f = nil
-	} else if err != nil {
-		return fmt.Errorf("read data directory: %w", err)
+	f, err := w.open(i)
+	if err != nil {
+		return err
 	}
-	if f != nil {
-		defer f.Close()
+	if f == nil && from == 0 && end == e.Size {
+		w.c.mu.Lock()
+		w.c.gone[i] = true
+		w.c.mu.Unlock()
+		return nil
 	}
 	for off := from; off < end; {
 		if len(w.buf) == repository.FrameSize {
@@ -285,10 +313,11 @@ func (w *worker) frame(ctx context.Context) error {
 	}
 	c := w.c
 	id := frameID{uint32(len(w.buf)), xxhash.Sum64(w.buf)}
+	inBase, same := c.base.same(c.entries, w.inside, id)
 	c.mu.Lock()
 	fr, known := c.earlier[id]
 	c.mu.Unlock()
-	if !known {
+	if !known && !same {
 		if w.pack == nil {
 			select {
 			case w.pack = <-c.writers:
@@ -298,15 +327,19 @@ func (w *worker) frame(ctx context.Context) error {
 			w.pack.number = c.packs.Add(1)
 		}
 		n := w.pack.Add(w.buf, id.sum)
-		fr = repository.Frame{Pack: w.pack.number, FrameInfo: w.pack.Frames()[n]}
+		fr = stored{repository.PackRef{Backup: c.cfg.Name, Number: w.pack.number}, w.pack.Frames()[n]}
 	}
 	c.mu.Lock()
-	number := uint32(len(c.frames))
-	c.frames = append(c.frames, fr)
+	var number uint32
+	if same {
+		number = c.reuse(inBase)
+	} else {
+		number = c.frame(fr.pack, fr.FrameInfo)
+	}
 	for _, h := range w.inside {
 		c.pieces[h.entry] = append(c.pieces[h.entry], piece{h.offset, repository.Extent{Length: uint32(h.length), Frame: number, Skip: uint32(h.skip)}})
 	}
-	if !known {
+	if !known && !same {
 		c.fresh += int64(len(w.buf))
 	}
 	c.mu.Unlock()

@@ -18,6 +18,27 @@
 // that the same content gives the same frames: a backup that was interrupted is
 // taken up by reading again and storing only the frames that are not there yet.
 //
+// An incremental backup reads what the WAL says has changed since another backup, its
+// base, and takes the rest from the packs that the base's list of files names. So its
+// own list is whole, names packs only and no chain, and it restores in one pass when every
+// other backup is gone:
+//
+//	pg_backup_start ─▶ wait for the WAL before it ─▶ indexes since the base's start ─┐
+//	  walk ─▶ changed blocks, new and grown files, all that WAL does not tell of ◀───┘
+//	       ─▶ tasks ─▶ as above; a frame that equals the base's is not stored again
+//
+// What a block is that nobody changed since the base's start is what the base has. A
+// block that the base read while it was written is told by WAL behind that start, and so
+// is read again or written anew by redo. Relations' free space maps, the SLRUs,
+// configuration and everything else that WAL does not tell of are read whole, and have
+// frames of their own, so that they can be compared with the base's. Where the indexes do
+// not reach from the base to here without a doubt (a segment is missing, timelines do
+// not connect, an extension wrote what only it knows, wal_level was minimal, checksums
+// were switched) everything is read and the manifest says why.
+//
+// Frames of which little is used any more are stored anew, a tenth of the data at most by
+// one backup, so that a restore never reads much more than there is.
+//
 // A snapshot is made the same way, but that its files are not read: they are cloned into
 // a directory on the server's own file system, which takes well under a second whatever
 // their size. Its list of files and its manifest are in the repository, so that it is a

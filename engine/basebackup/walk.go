@@ -24,6 +24,13 @@ type entry struct {
 	segment  uint32 // of the relation
 }
 
+// alone tells whether the file has frames of its own although it is small: WAL does not
+// tell of it, so that the next incremental backup reads it and looks whether its bytes
+// are still those of a frame.
+func (e *entry) alone() bool {
+	return !e.relation || strings.Contains(path.Base(e.Path), "_fsm")
+}
+
 // walker lists a data directory.
 type walker struct {
 	catalogDir string // PG_15_202209061: the directory in a tablespace that is ours

@@ -35,6 +35,19 @@
 // older one; the resolution's warnings name every other stretch of the log that holds
 // it, and the LSN to have that instead.
 //
+// History. What the detailed indexes say is told as events: a table dropped, truncated or
+// rewritten, rows deleted. WAL has numbers of files only. What they were called was asked of
+// the server (AskNames) when archiving began, with each backup, and soon after a commit
+// that changed pg_class; a file that came and went in between has its number alone.
+// TRUNCATE, DROP and what writes all rows anew each leave a list of files that went; they
+// are told apart by what the relation's file is in the names after, and by the rows of
+// pg_class that the transaction made, changed and removed:
+//
+//	DROP                            removed; the relation is no more
+//	TRUNCATE, SET TABLESPACE        changed; the tablespace tells which
+//	VACUUM FULL, CLUSTER, REFRESH   a row made and removed beside it
+//	ALTER TABLE that rewrites       so too, and rows are written into the new file
+//
 // Paths. A path is one way through the timelines. The default leads to the newest;
 // Branches lists all. A window is a stretch of one path that has no hole.
 package catalog

@@ -76,8 +76,8 @@ func (c *Catalog) choose(ctx context.Context, t Target, p Path, windows []Window
 	return Window{}, c.outside(ctx, &OutsideWindowError{Target: t, Windows: windows})
 }
 
-// hides tells whether an end of a transaction towards the end of w is stamped later
-// than t, and than the window's end.
+// hides tells whether recovery to t, which is later than the window's end, stops before an
+// end of a transaction towards the end of w.
 func (c *Catalog) hides(ctx context.Context, t Target, p Path, w Window) (bool, error) {
 	if !t.Time.After(w.To) {
 		return false, nil
@@ -100,7 +100,7 @@ func (c *Catalog) hides(ctx context.Context, t Target, p Path, w Window) (bool, 
 			return err
 		}
 		for i := range x.Transactions {
-			if tx := &x.Transactions[i]; tx.Kind.Ends() && tx.Start >= w.FromLSN && tx.Time.Time().After(t.Time) {
+			if tx := &x.Transactions[i]; tx.Kind.Ends() && tx.Start >= w.FromLSN && t.passes(tx) {
 				found = true
 				return errEnough
 			}

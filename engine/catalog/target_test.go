@@ -86,6 +86,9 @@ func TestClockSetBackIsTold(t *testing.T) {
 	if r, err := c.Resolve(t.Context(), Target{Time: clock(58)}); err != nil || r.Stop.LSN != at(1, 500) {
 		t.Errorf("hidden: %s", brief(r, err))
 	}
+	if r, err := c.Resolve(t.Context(), Target{Time: clock(60), Exclusive: true}); err != nil || r.Stop.LSN != at(1, 500) {
+		t.Errorf("hidden, exclusive: %s", brief(r, err))
+	}
 	var outside *OutsideWindowError
 	if _, err := c.Resolve(t.Context(), Target{Time: clock(61)}); !errors.As(err, &outside) {
 		t.Errorf("later than all: %v", err)

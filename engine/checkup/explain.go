@@ -23,6 +23,7 @@ type Names struct {
 }
 
 func (n Names) doctor() string { return fmt.Sprintf("kbcli doctor %s -n %s", n.Cluster, n.Namespace) }
+
 func (n Names) describe() string {
 	return fmt.Sprintf("kbcli cluster describe %s -n %s", n.Cluster, n.Namespace)
 }
@@ -33,10 +34,6 @@ func (n Names) backup() string {
 
 func (n Names) logs() string {
 	return fmt.Sprintf("kbcli cluster logs %s -n %s", n.Cluster, n.Namespace)
-}
-
-func (n Names) start() string {
-	return fmt.Sprintf("kbcli cluster start %s -n %s", n.Cluster, n.Namespace)
 }
 
 func (n Names) set(what string) string {

@@ -50,7 +50,7 @@ func Doctor() []Known {
 		{"retention-promise", "What the policy promises to keep is there, without a hole."},
 		{"clock", "The server's clock is this machine's, and was not set back."},
 		{"server-programs", "PostgreSQL's programs of the server's release are here, for restores."},
-		{"restore-role", "The superuser that restored servers are looked after as is there."},
+		{"restore-role", "There is a superuser that restored servers can be opened as."},
 		{"restore-room", "There is room to restore the last backup beside the data."},
 	}
 }

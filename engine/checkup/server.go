@@ -38,7 +38,8 @@ type ServerFacts struct {
 	MayBackup      bool   // the role may run the backup functions
 	MaySeeSettings bool   // the role may read every setting
 	MayAlter       bool   // the role may set synchronous_standby_names
-	RestoreRole    bool   // there is a superuser called RestoreRole
+	RestoreRole    string // a superuser that may log in; empty for none
+	InitRole       string // whom initdb made
 
 	HBAFile string
 	Rules   []HBARule // of HBAFile as it is now; nil when the role may not see them
@@ -188,15 +189,12 @@ func checkRole(f *ServerFacts) (Level, string, string) {
 	return Pass, "role " + f.User + " has REPLICATION and may take backups; accounts can only be made by a superuser", ""
 }
 
-// RestoreRole is the superuser that a restored server is looked after as.
-const RestoreRole = "postgres"
-
 func checkRestoreRole(f *ServerFacts) (Level, string, string) {
-	if !f.RestoreRole {
-		return Fail, "there is no superuser called " + RestoreRole + ": a server that is restored from this one could not be opened",
-			"CREATE ROLE " + RestoreRole + " SUPERUSER LOGIN;"
+	if f.RestoreRole == "" {
+		return Fail, "no superuser may log in: a server that is restored from this one could not be opened",
+			lines("# if nobody may run this: stop the server, and give it to postgres --single", "ALTER ROLE "+identifier(f.InitRole)+" SUPERUSER LOGIN;")
 	}
-	return Pass, "the superuser " + RestoreRole + " is there, and a restored server is opened as it", ""
+	return Pass, "the superuser " + f.RestoreRole + " is there, and a restored server is opened as it", ""
 }
 
 func checkData(f *ServerFacts) (Level, string, string) {

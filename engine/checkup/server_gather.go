@@ -92,10 +92,10 @@ func (f *ServerFacts) ask(ctx context.Context, c *client.Conn) error {
 		has_function_privilege($2, 'EXECUTE') AND has_function_privilege($3, 'EXECUTE'),
 		pg_has_role('pg_read_all_settings', 'USAGE'), `+alter+`,
 		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
-		coalesce((SELECT rolsuper AND rolcanlogin FROM pg_roles WHERE rolname = $4), false),
-		host(inet_client_addr())`, f.Target.Slot, functions[0], functions[1], RestoreRole).Scan(
+		coalesce((SELECT rolname::text FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY oid LIMIT 1), ''), pg_get_userbyid(10)::text,
+		host(inet_client_addr())`, f.Target.Slot, functions[0], functions[1]).Scan(
 		&f.Fsync, &f.Senders, &f.Slots, &keep, &f.SyncNames, &f.SyncCommit, &f.PrimaryWrites,
-		&f.MayBackup, &f.MaySeeSettings, &f.MayAlter, &f.Server.Superuser, &f.RestoreRole, &client)
+		&f.MayBackup, &f.MaySeeSettings, &f.MayAlter, &f.Server.Superuser, &f.RestoreRole, &f.InitRole, &client)
 	if err != nil {
 		return fmt.Errorf("ask the server: %w", err)
 	}

@@ -183,6 +183,9 @@ func unreachableNext(f *ServerFacts, err error, host string, port int) string {
 	case stateWrongSecret:
 		return "# put the password into ~/.pgpass of the account that runs kbcli's agent, or a file named with passfile= in --connect, as host:port:database:user:password"
 	case stateNoRule:
+		if strings.HasPrefix(refused.Message, `role "`) && strings.HasSuffix(refused.Message, "does not exist") {
+			return "# give --connect with user= and a role of this server, a superuser if there is nothing against it"
+		}
 		method := "scram-sha-256"
 		if f.Local {
 			method = "peer map=kbcli"

@@ -26,7 +26,7 @@ func good() *ServerFacts {
 			Superuser: true, Replication: true,
 		},
 		User: "postgres", Agent: "postgres", Local: true, Fsync: true, SlotKeep: 1 << 30, SyncCommit: "on", PrimaryWrites: true,
-		MayBackup: true, MaySeeSettings: true, MayAlter: true, RestoreRole: true, HBAFile: "/etc/pg/pg_hba.conf",
+		MayBackup: true, MaySeeSettings: true, MayAlter: true, RestoreRole: "postgres", InitRole: "postgres", HBAFile: "/etc/pg/pg_hba.conf",
 		Rules:   []HBARule{{Line: 1, Type: "local", Databases: []string{"all"}, Users: []string{"all"}, Method: "peer"}},
 		Stream:  Stream{SystemID: 7},
 		Data:    DataFacts{Directory: "/data", Owner: "postgres", Control: pg.ControlFile{SystemID: 7, RelSegBlocks: pg.RelSegBlocks}, Free: 100 << 30},
@@ -188,10 +188,10 @@ func TestCheckServer(t *testing.T) {
 				"-- use mode async in the backup policy, or RESET synchronous_standby_names",
 			},
 		}},
-		{"no postgres", func(f *ServerFacts) { f.RestoreRole = false }, []Finding{
+		{"no superuser that may log in", func(f *ServerFacts) { f.RestoreRole, f.InitRole = "", "Boss Man" }, []Finding{
 			{
-				"restore-role", Fail, "there is no superuser called postgres: a server that is restored from this one could not be opened",
-				"CREATE ROLE postgres SUPERUSER LOGIN;",
+				"restore-role", Fail, "no superuser may log in: a server that is restored from this one could not be opened",
+				"# if nobody may run this: stop the server, and give it to postgres --single\nALTER ROLE \"Boss Man\" SUPERUSER LOGIN;",
 			},
 		}},
 		{"our own", func(f *ServerFacts) { f.SyncNames, f.Target.Sync = "kbcli_default_x", true }, nil},

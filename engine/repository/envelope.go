@@ -33,11 +33,12 @@ const (
 	KindFiles
 	KindManifest
 	KindLock
+	KindNames
 )
 
 var kindNames = [...]string{
 	"", "repository", "lineage", "history", "segment", "tail", "index",
-	"gap", "beat", "pack", "files", "manifest", "lock",
+	"gap", "beat", "pack", "files", "manifest", "lock", "names",
 }
 
 // String is the name FORMAT.md uses, in lower case.
@@ -50,7 +51,7 @@ func (k Kind) String() string {
 
 func (k Kind) sealed() bool {
 	switch k {
-	case KindSegment, KindTail, KindIndex, KindPack, KindFiles:
+	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames:
 		return true
 	}
 	return false
@@ -63,7 +64,7 @@ func (k Kind) limit() int64 {
 		return maxObject
 	case KindPack:
 		return 64 << 20 // PackSize, a frame more, its table, its seal
-	case KindManifest:
+	case KindManifest, KindNames:
 		return 64 << 20
 	}
 	return 1 << 20

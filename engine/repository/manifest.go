@@ -54,6 +54,11 @@ type Manifest struct {
 	// the repository holds their bytes.
 	Snapshot *Snapshot `json:"snapshot,omitempty"`
 
+	// Base is the backup that an incremental one was compared with, and ReadAll why it
+	// read everything all the same; neither says what it needs: that is Uses.
+	Base    string `json:"base,omitempty"`
+	ReadAll string `json:"readAll,omitempty"`
+
 	// Uses lists the packs of other backups, by their names.
 	Uses map[string][]uint32 `json:"uses,omitempty"`
 
@@ -61,6 +66,10 @@ type Manifest struct {
 	// that did not match although read again.
 	Checksums bool      `json:"checksums"`
 	BadPages  []BadPage `json:"badPages,omitempty"`
+
+	// Superuser may log in and is one, when the backup is taken. Empty is postgres, or
+	// that nobody could.
+	Superuser string `json:"superuser,omitempty"`
 
 	Settings Settings `json:"settings"`
 }

@@ -213,6 +213,6 @@ func (r *rig) place(t *testing.T) (restore.Into, restore.Recovery) {
 		t.Fatal(err)
 	}
 	return into, restore.Recovery{
-		Into: into, BinDir: r.server.BinDir, Program: program, Scratch: filepath.Join(dir, "r"), Superuser: "postgres",
+		Into: into, BinDir: r.server.BinDir, Program: program, Scratch: filepath.Join(dir, "r"),
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -110,22 +111,32 @@ func joinCRC(a, b uint32, length int64) uint32 {
 	if length == 0 {
 		return a
 	}
+	for n, m := length, zeroBytes(); n > 0; n, m = n>>1, m[1:] {
+		if n&1 != 0 {
+			a = apply(m[0], a)
+		}
+	}
+	return a ^ b
+}
+
+// zeroBytes are the maps that append 1, 2, 4… zero bytes: a file may be in very many
+// stretches.
+var zeroBytes = sync.OnceValue(func() [][32]uint32 {
 	var m [32]uint32 // one zero bit
 	m[0] = crc32.Castagnoli
 	for i := 1; i < 32; i++ {
 		m[i] = 1 << (i - 1)
 	}
-	for range 3 { // one zero byte
+	for range 3 {
 		m = square(m)
 	}
-	for n := length; n > 0; n >>= 1 {
-		if n&1 != 0 {
-			a = apply(m, a)
-		}
+	out := make([][32]uint32, 63) // of a positive int64
+	for i := range out {
+		out[i] = m
 		m = square(m)
 	}
-	return a ^ b
-}
+	return out
+})
 
 func apply(m [32]uint32, v uint32) uint32 {
 	var out uint32

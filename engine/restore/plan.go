@@ -77,6 +77,7 @@ type Commit struct {
 	Time    time.Time `json:"time"`
 	LSN     pg.LSN    `json:"lsn"`
 	Dropped int       `json:"dropped,omitempty"` // files of relations that it removed
+	What    string    `json:"what,omitempty"`    // what it destroyed, where that is known: "DROP TABLE public.msg"
 }
 
 func commitOf(t *walindex.Transaction) *Commit {
@@ -144,7 +145,46 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 		p.Snapshot = r.Backup.Snapshot.Path
 	}
 	p.estimate()
+	if p.FirstLost != nil {
+		p.FirstLost.What = whatWas(ctx, c, r.Path, p.FirstLost)
+	}
+	if p.LastKept != nil && p.LastKept.Dropped > 0 {
+		p.LastKept.What = whatWas(ctx, c, r.Path, p.LastKept)
+	}
 	return p, nil
+}
+
+// manyRows is how many rows a transaction changes that is told of.
+const manyRows = 1000
+
+// whatWas says what a transaction destroyed, as far as that can be found out: no restore
+// fails for want of words.
+func whatWas(ctx context.Context, c *catalog.Catalog, path catalog.Path, tx *Commit) string {
+	var worst *catalog.Event
+	more := 0
+	q := catalog.HistoryQuery{Timeline: path.Timeline, From: tx.LSN, To: tx.LSN + 1, MinRows: manyRows}
+	err := c.History(ctx, q, func(e catalog.Event) error {
+		if !e.Destructive() || e.Schema == "" {
+			return nil
+		}
+		more++
+		if worst == nil || e.Weight() > worst.Weight() {
+			worst = &e
+		}
+		return nil
+	})
+	if err != nil || worst == nil {
+		return ""
+	}
+	what := worst.What
+	if worst.Rows >= 0 && !worst.About {
+		what += fmt.Sprintf(" of %d rows in", worst.Rows)
+	}
+	what += " " + worst.Schema + "." + worst.Table
+	if more > 1 {
+		what += fmt.Sprintf(" and %d more", more-1)
+	}
+	return what
 }
 
 func (p *Plan) estimate() {

@@ -39,9 +39,8 @@ type Recovery struct {
 	Args    []string
 	// Scratch is an empty directory on the data directory's file system, with a
 	// path short enough for a socket.
-	Scratch   string
-	Superuser string // whose name the restored cluster knows; "postgres"
-	Conf      string // a postgresql.conf to use if the directory has none
+	Scratch string
+	Conf    string // a postgresql.conf to use if the directory has none
 	// Replayed, if set, is told how many segments were handed to the server.
 	Replayed func(segments int)
 }
@@ -53,7 +52,9 @@ type Reached struct {
 	// LastCommit is when the last transaction that was replayed was committed;
 	// zero if none was.
 	LastCommit time.Time
-	Notes      []string // what was changed in the restored cluster, for people
+	// Superuser is a role of the restored cluster that is one and may log in.
+	Superuser string
+	Notes     []string // what was changed in the restored cluster, for people
 
 	kept, lost xactFate // of the commits beside the stop
 }
@@ -126,7 +127,7 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 	size := p.lineage.Info().SegmentSize
 	f := &archive.Feed{
 		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
-		First: size.Number(p.manifest.StartLSN), Last: size.Number(max(p.ReadLSN, 1) - 1),
+		First: size.Number(p.manifest.StartLSN), Last: lastSegment(size, p.ReadLSN),
 		Ahead: feedAhead, Jobs: max(r.Jobs, 1),
 		Segment: p.path.Until(p.StopTimeline).Segment,
 		Fetch: func(ctx context.Context, n uint64) ([]byte, error) {
@@ -164,11 +165,24 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 	return f, nil
 }
 
+// lastSegment is the number of the segment that holds the last byte before end. After a
+// record that fills its segment, as a switch of segments does, the next one stands behind the
+// header of a segment that need not have come yet, and is not read.
+func lastSegment(size pg.SegmentSize, end pg.LSN) uint64 {
+	start := size.Floor(end)
+	if end == start || end == bodyOf(size, start) {
+		return size.Number(max(start, 1) - 1)
+	}
+	return size.Number(end)
+}
+
 type recoverer struct {
 	plan *Plan
 	r    Recovery
 	feed *archive.Feed
 	log  string
+
+	superuser string // whom the server was opened as
 }
 
 // hba lets in whoever can reach the socket, which lies in a directory that only the
@@ -408,7 +422,6 @@ func (s *recoverer) tail() string {
 
 // follow waits for the end of recovery: only then does the server let anyone in.
 func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, error) {
-	conninfo := fmt.Sprintf("host='%s' port=5432 user='%s' dbname=postgres sslmode=disable application_name=kbcli", s.r.Scratch, s.r.Superuser)
 	for {
 		select {
 		case <-exited:
@@ -418,9 +431,12 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 			return nil, ctx.Err()
 		case <-time.After(50 * time.Millisecond):
 		}
-		c, err := client.Connect(ctx, conninfo)
+		c, err := s.open(ctx)
 		if err != nil {
-			continue // not yet; if it gives up it exits
+			return nil, err
+		}
+		if c == nil {
+			continue // not yet
 		}
 		reached, err := s.ask(ctx, c)
 		cerr := c.Close()
@@ -455,9 +471,8 @@ func (s *recoverer) ask(ctx context.Context, c *client.Conn) (*Reached, error) {
 	if err := s.fates(ctx, c, out); err != nil {
 		return nil, err
 	}
-	notes, err := quarantine(ctx, c, func(db string) (*client.Conn, error) {
-		return client.Connect(ctx, fmt.Sprintf("host='%s' port=5432 user='%s' dbname='%s' sslmode=disable application_name=kbcli", s.r.Scratch, s.r.Superuser, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(db)))
-	})
+	out.Superuser = s.superuser
+	notes, err := quarantine(ctx, c, func(db string) (*client.Conn, error) { return s.connect(ctx, s.superuser, db) })
 	if err != nil {
 		return nil, err
 	}

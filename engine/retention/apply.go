@@ -161,18 +161,14 @@ func applyBackups(ctx context.Context, l *repository.Lineage, names []string) er
 		if err != nil {
 			return err // one that cannot be read may use any pack
 		}
-		used := map[uint32]bool{}
 		snapshot := ""
 		for _, m := range all {
-			for _, n := range m.Uses[name] {
-				used[n] = true
-			}
 			if m.Name == name && m.Snapshot != nil {
 				snapshot = m.Snapshot.Path
 			}
 		}
-		if err := l.DeleteBackup(ctx, name, func(n uint32) bool { return used[n] }); err != nil {
-			return fmt.Errorf("expire %w", err)
+		if err := l.RemoveBackup(ctx, name); err != nil {
+			return fmt.Errorf("expire backup %s: %w", name, err)
 		}
 		if snapshot == "" {
 			continue

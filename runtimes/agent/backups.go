@@ -32,6 +32,10 @@ type job struct {
 	err    error
 	result *repository.Manifest
 
+	held   heldUp
+	seen   basebackup.Progress // when it was last looked at
+	gaveUp error               // why it was ended; nil if it ended by itself
+
 	mu       sync.Mutex
 	progress basebackup.Progress
 }
@@ -39,8 +43,9 @@ type job struct {
 // startJob begins to take a backup.
 func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
 	jctx, cancel := p.while(ctx)
-	j := &job{name: b.Name, cancel: cancel, done: make(chan struct{})}
-	p.job = j
+	j := &job{name: b.Name, cancel: cancel, done: make(chan struct{}), held: heldUp{clock: p.cfg.Clock}}
+	jctx = j.held.under(jctx)
+	p.job, p.waiting = j, waiting{}
 	lineage, arch, repoName := p.lineage, p.arch, p.repoName
 	go func() {
 		defer close(j.done)
@@ -53,6 +58,8 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	var err error
 	switch b.Spec.BackupType {
 	case v1alpha1.BackupDatafile:
+	case v1alpha1.BackupIncremental:
+		defer build(lineage.Info().ID)()
 	case v1alpha1.BackupSnapshot:
 		if at, err = p.snapshotPlace(ctx, lineage.Info().ID, b.Name); err != nil {
 			if m, merr := lineage.Manifest(ctx, b.Name); merr == nil {
@@ -61,7 +68,7 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 			return nil, err
 		}
 	default:
-		return nil, fmt.Errorf("backups of type %s are not supported here yet: use --type datafile", b.Spec.BackupType)
+		return nil, fmt.Errorf("there are no backups of type %s", b.Spec.BackupType)
 	}
 	_, err = store.Mutate(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		if !slices.Contains(b.Finalizers, BackupFinalizer) {
@@ -108,12 +115,18 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	if b.Spec.CopyOf != "" {
 		return p.copySnapshot(ctx, b.Spec.CopyOf, lineage, cfg)
 	}
+	defer arch.names.whole()
 	// the archive must have begun before the backup does, or its first WAL is missing
 	if err := waitStreaming(ctx, arch); err != nil {
 		return nil, err
 	}
-	if b.Spec.BackupType == v1alpha1.BackupSnapshot {
+	switch b.Spec.BackupType {
+	case v1alpha1.BackupSnapshot:
 		return basebackup.Snapshot(ctx, cfg, at)
+	case v1alpha1.BackupIncremental:
+		if cfg.Incremental, err = p.incremental(ctx, lineage, arch.Status().RepositoryTimeline); err != nil {
+			return nil, err
+		}
 	}
 	return basebackup.Take(ctx, cfg)
 }
@@ -153,7 +166,16 @@ func (p *Protector) reapJob(ctx context.Context) error {
 	select {
 	case <-j.done:
 	default:
-		return p.noteProgress(ctx, j)
+		if d, why := j.held.told(); why == nil || d < heldUpLimit {
+			return p.noteProgress(ctx, j)
+		} else {
+			j.gaveUp = tooLong(why, d)
+		}
+		j.cancel()
+		<-j.done
+	}
+	if j.err != nil && j.gaveUp != nil {
+		j.err = j.gaveUp
 	}
 	if j.err == nil {
 		if err := p.reload(ctx); err != nil {
@@ -183,11 +205,21 @@ func (p *Protector) noteProgress(ctx context.Context, j *job) error {
 	j.mu.Lock()
 	x := j.progress
 	j.mu.Unlock()
-	if x.Phase == "" {
+	var archiver error
+	if p.arch != nil {
+		archiver = p.arch.Status().LastError
+	}
+	j.look(x, archiver)
+	_, why := j.held.told()
+	message := ""
+	if why != nil {
+		message = oneLine(why)
+	}
+	if x.Phase == "" && why == nil {
 		return nil
 	}
 	_, err := store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
-		b.Status.Progress = &v1alpha1.Progress{Phase: x.Phase, StartedAt: b.Status.StartTimestamp, BytesDone: x.Done, BytesTotal: x.Total}
+		b.Status.Progress = &v1alpha1.Progress{Phase: x.Phase, Message: message, StartedAt: b.Status.StartTimestamp, BytesDone: x.Done, BytesTotal: x.Total}
 		return nil
 	})
 	if apierrors.IsNotFound(err) {
@@ -205,7 +237,7 @@ func (p *Protector) finish(b *v1alpha1.Backup, j *job) {
 	}
 	if j.err != nil {
 		p.cfg.Log.Error("backup failed", "backup", b.Name, "error", j.err)
-		s.Phase, s.FailureReason = v1alpha1.BackupFailed, j.err.Error()
+		p.failed(b, j.err)
 		return
 	}
 	FillStatus(s, j.result)
@@ -226,6 +258,9 @@ func FillStatus(s *v1alpha1.BackupStatus, m *repository.Manifest) {
 	if m.Snapshot != nil {
 		s.SnapshotPath = m.Snapshot.Path
 	}
+	if m.ReadAll != "" {
+		s.Message = "everything was read: " + m.ReadAll
+	}
 	if n := len(m.BadPages); n > 0 {
 		s.FailureReason = fmt.Sprintf("%d pages of the server's own files have wrong checksums, the first is block %d of %s", n, m.BadPages[0].Block, m.BadPages[0].Path)
 	}
@@ -243,7 +278,8 @@ func (p *Protector) stopJob() {
 }
 
 // DeleteBackup removes a Backup's bytes from its repository, and then the directory of a
-// snapshot if it is here. Packs that other backups use stay.
+// snapshot if it is here. Packs that other backups use stay; while one is being taken that
+// may come to use them it is a *BuildingError.
 func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup) error {
 	if b.Status.Lineage == "" {
 		return nil
@@ -255,17 +291,10 @@ func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.
 	if err != nil {
 		return err
 	}
-	all, err := l.Manifests(ctx)
-	if err != nil {
-		return err // a manifest that cannot be read may use this backup's packs
+	if isBuilding(b.Status.Lineage) {
+		return &BuildingError{b.Name}
 	}
-	used := map[uint32]bool{}
-	for _, m := range all {
-		for _, n := range m.Uses[b.Name] {
-			used[n] = true
-		}
-	}
-	if err := l.DeleteBackup(ctx, b.Name, func(n uint32) bool { return used[n] }); err != nil {
+	if err := l.RemoveBackup(ctx, b.Name); err != nil {
 		return err
 	}
 	return removeSnapshot(b)

@@ -110,8 +110,9 @@ func enable(n checkup.Names) string {
 	return fmt.Sprintf("kbcli cluster edit-backup-policy %s -n %s --set schedule.logfile.enable=true", n.Policy, n.Namespace)
 }
 
-// judgeRecoverable judges whether there is a window that goes on.
-func judgeRecoverable(s *v1alpha1.ClusterStatus, archiving verdict, n checkup.Names) verdict {
+// judgeRecoverable judges whether there is a window that goes on. With leftOnly all that
+// there are end in a repository that the cluster left.
+func judgeRecoverable(s *v1alpha1.ClusterStatus, leftOnly bool, archiving verdict, n checkup.Names) verdict {
 	backup := fmt.Sprintf("kbcli cluster backup %s -n %s", n.Cluster, n.Namespace)
 	switch {
 	case s.Archive != nil && s.Archive.State == v1alpha1.ArchiveGap:
@@ -120,6 +121,8 @@ func judgeRecoverable(s *v1alpha1.ClusterStatus, archiving verdict, n checkup.Na
 		return no("NoBackup", then("no backup has completed: nothing can be brought back", backup))
 	case len(s.Windows) == 0:
 		return no("NoWindow", then("there is a backup, and no moment can be brought back", fmt.Sprintf("kbcli doctor %s -n %s", n.Cluster, n.Namespace)))
+	case leftOnly:
+		return no("NoBackup", then(fmt.Sprintf("no backup has completed in the repository %s: what is in the former one can be brought back, and nothing later", n.Repository), backup))
 	case archiving.status == metav1.ConditionFalse:
 		return no("StandsStill", "what is in the repository can be brought back, and nothing later: "+archiving.message)
 	case archiving.status == metav1.ConditionUnknown:

@@ -125,8 +125,8 @@ func (p *Protector) expireNow(ctx context.Context, now time.Time) error {
 
 // letGo lets go what is listed, under the lineage's lock.
 func (p *Protector) letGo(ctx context.Context, lineage *repository.Lineage, list retention.List, all []*v1alpha1.Backup) error {
-	if list.Empty() {
-		return nil
+	if list.Empty() || len(list.Backups) > 0 && isBuilding(lineage.Info().ID) {
+		return nil // the next round sees what the backup uses that is being taken
 	}
 	if p.lineage != nil && p.lineage.Info().ID == lineage.Info().ID && p.lineage.Repository() == lineage.Repository() {
 		lineage = p.lineage

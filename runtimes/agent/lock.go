@@ -11,7 +11,6 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/repository"
-	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 // lockLife is the time to live of a lineage's lock. It is renewed three times in it,
@@ -196,12 +195,5 @@ func (p *Protector) refuse(ctx context.Context, next *v1alpha1.Backup, err error
 	if errors.As(err, &locked) {
 		p.stopArchiving()
 	}
-	if next == nil || !errors.As(err, &locked) || p.cfg.Clock().Sub(next.CreationTimestamp.Time) < 2*lockLife {
-		return err
-	}
-	_, serr := store.MutateStatus(ctx, p.cfg.Objects, next.Namespace, next.Name, func(b *v1alpha1.Backup) error {
-		b.Status.Phase, b.Status.FailureReason = v1alpha1.BackupFailed, err.Error()
-		return nil
-	})
-	return errors.Join(err, serr)
+	return p.waits(ctx, next, err)
 }

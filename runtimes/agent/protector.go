@@ -63,6 +63,7 @@ type Protector struct {
 	lineage  *repository.Lineage
 	arch     *archiving
 	job      *job
+	waiting  waiting
 	last     lastStatus
 	expiry   expiry
 	snaps    snapshots
@@ -78,10 +79,11 @@ type Protector struct {
 // archiving is an Archiver that runs.
 type archiving struct {
 	*archive.Archiver
-	key  string // of what it was started with
-	stop context.CancelFunc
-	done chan struct{}
-	err  error // valid once done is closed
+	key   string // of what it was started with
+	names *namer
+	stop  context.CancelFunc
+	done  chan struct{}
+	err   error // valid once done is closed
 }
 
 // New makes a Protector.
@@ -147,13 +149,17 @@ func (p *Protector) jobDone() <-chan struct{} {
 
 // reconcile brings what runs into line with what is wanted.
 func (p *Protector) reconcile(ctx context.Context) error {
-	policy, err := p.defaultPolicy(ctx)
-	if err != nil {
-		return err
+	policy, unread := p.defaultPolicy(ctx)
+	if unread != nil && p.policy == nil {
+		return unread
 	}
-	p.policy = policy
-	if err := p.acceptPolicy(ctx); err != nil {
-		return err
+	if unread != nil { // what it said last holds until it says something else
+		policy = p.policy
+	} else {
+		p.policy = policy
+		if err := p.acceptPolicy(ctx); err != nil {
+			return err
+		}
 	}
 	busy := p.job != nil
 	if err := p.reapJob(ctx); err != nil {
@@ -183,16 +189,16 @@ func (p *Protector) reconcile(ctx context.Context) error {
 		p.release()
 		snapshots := p.seeToSnapshots(ctx)
 		p.report(ctx, nil)
-		return errors.Join(scheduled, snapshots, p.expire(ctx))
+		return errors.Join(scheduled, snapshots, p.expireUnless(ctx, unread))
 	}
 	if err := p.openLineage(ctx); err != nil {
-		return err
+		return p.waits(ctx, p.unlessTaken(next), err)
 	}
 	if err := p.hold(ctx, p.lineage); err != nil {
 		return p.refuse(ctx, next, err)
 	}
 	if err := p.keepArchiving(ctx); err != nil {
-		return err
+		return p.waits(ctx, p.unlessTaken(next), err)
 	}
 	synced := p.followSync(ctx, p.mode())
 	if next != nil && p.job == nil {
@@ -200,7 +206,23 @@ func (p *Protector) reconcile(ctx context.Context) error {
 	}
 	snapshots := p.seeToSnapshots(ctx)
 	p.report(ctx, synced)
-	return errors.Join(scheduled, synced, snapshots, p.expire(ctx))
+	return errors.Join(scheduled, synced, snapshots, p.expireUnless(ctx, unread))
+}
+
+// unlessTaken is next, but for the Backup that is being taken.
+func (p *Protector) unlessTaken(next *v1alpha1.Backup) *v1alpha1.Backup {
+	if p.job != nil {
+		return nil
+	}
+	return next
+}
+
+// expireUnless lets nothing go while it is not known what is to be kept.
+func (p *Protector) expireUnless(ctx context.Context, unread error) error {
+	if unread != nil {
+		return unread
+	}
+	return p.expire(ctx)
 }
 
 // mode is that of the policy; without one nobody waits for the repository.
@@ -364,22 +386,25 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	names := p.newNamer()
 	arch, err := archive.New(archive.Config{
 		Lineage: p.lineage, Slot: p.slot(),
 		Conninfo:   info,
 		Spool:      p.cfg.Spool + "/" + p.lineage.Info().ID,
 		SpoolLimit: limit, WhenFull: whenFull, Sync: spec.Mode == v1alpha1.ArchiveSync,
 		TailInterval: spec.TailInterval.Duration, BeatInterval: beat,
-		May:   p.held.may,
+		May: p.held.may, Named: names.changed,
 		Clock: p.cfg.Clock, Log: p.cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
 	actx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a := &archiving{Archiver: arch, key: key, stop: cancel, done: make(chan struct{})}
+	a := &archiving{Archiver: arch, key: key, names: names, stop: cancel, done: make(chan struct{})}
 	go func() {
+		stop := names.start(actx)
 		a.err = arch.Run(actx)
+		stop()
 		close(a.done)
 	}()
 	p.arch = a

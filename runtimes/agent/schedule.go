@@ -34,6 +34,8 @@ func (p *Protector) runSchedule(ctx context.Context) error {
 	return errors.Join(
 		p.runOne(ctx, policy, v1alpha1.BackupSnapshot, s.Snapshot),
 		p.runOne(ctx, policy, v1alpha1.BackupDatafile, s.Datafile),
+		p.runOne(ctx, policy, v1alpha1.BackupIncremental, s.Incremental),
+		p.runReplayBound(ctx, policy),
 	)
 }
 

@@ -71,9 +71,6 @@ func (p *Protector) unsupported(ctx context.Context, s v1alpha1.ScheduleSpec) st
 			words = append(words, "schedule.snapshot makes no backup: "+err.Error())
 		}
 	}
-	if s.Incremental.Enable {
-		words = append(words, "schedules of type incremental are not supported here yet, and make no backup: enable schedule.datafile")
-	}
 	return strings.Join(words, "; ")
 }
 

@@ -32,6 +32,7 @@ type lastStatus struct {
 	failing   metav1.Time             // since when there is that reason
 	gaps      int
 	timeline  pg.TimelineID
+	leftOnly  bool // what can be reached is in lineages that the cluster left, and in no other
 	syncKnown bool
 	sync      string
 
@@ -93,7 +94,7 @@ func (p *Protector) putStatus(ctx context.Context, problem error, ends bool) err
 
 	next := v1alpha1.ClusterStatus{Archive: a, Windows: windows, LastBackup: p.last.backup, LastBackupTime: p.last.backupTime}
 	archiving := judgeArchiving(a, wanted, t, names)
-	recoverable := judgeRecoverable(&next, archiving, names)
+	recoverable := judgeRecoverable(&next, p.last.leftOnly, archiving, names)
 	if !p.worth(&next, archiving, recoverable, now) {
 		return nil
 	}
@@ -124,7 +125,7 @@ func (p *Protector) putEnd(ctx context.Context, now time.Time) error {
 		s.Archive.State = v1alpha1.ArchiveStopped
 		archiving := no("AgentEnded", "nobody looks after this cluster now")
 		setCondition(s, v1alpha1.ConditionArchiving, archiving, c.Generation, now)
-		setCondition(s, v1alpha1.ConditionRecoverable, judgeRecoverable(s, archiving, p.names(ctx)), c.Generation, now)
+		setCondition(s, v1alpha1.ConditionRecoverable, judgeRecoverable(s, p.last.leftOnly, archiving, p.names(ctx)), c.Generation, now)
 		return nil
 	})
 	if apierrors.IsNotFound(err) {
@@ -315,7 +316,9 @@ func (p *Protector) lookAtCatalog(ctx context.Context, st archive.Status, out *v
 	if n := len(gaps); n > 0 && (len(ws) == 0 || ws[len(ws)-1].ToLSN <= gaps[n-1].From) && out.State == v1alpha1.ArchiveStreaming {
 		out.State = v1alpha1.ArchiveGap // until a backup begins a new window
 	}
-	return slices.Concat(p.formerWindows(ctx), WindowsOf(ws)), nil
+	former := p.formerWindows(ctx)
+	p.last.leftOnly = len(former) > 0 && len(ws) == 0
+	return slices.Concat(former, WindowsOf(ws)), nil
 }
 
 // fillArchive puts what the Archiver says into the words of the objects. What it does

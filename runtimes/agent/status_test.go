@@ -34,6 +34,7 @@ func TestJudge(t *testing.T) {
 		windows  []v1alpha1.RecoverableWindow
 		backup   string
 		off      bool
+		left     bool
 		trouble  trouble
 		archived string
 		can      string
@@ -41,6 +42,11 @@ func TestJudge(t *testing.T) {
 		{
 			name: "well", a: v1alpha1.ArchiveStatus{State: v1alpha1.ArchiveStreaming}, windows: window, backup: "b",
 			archived: "True Streaming: WAL goes to the repository nas as it is written", can: "True Window: there is a window, and it goes on",
+		},
+		{
+			name: "moved", a: v1alpha1.ArchiveStatus{State: v1alpha1.ArchiveStreaming}, windows: window, backup: "b", left: true,
+			archived: "True Streaming: WAL goes to the repository nas as it is written",
+			can:      "False NoBackup: no backup has completed in the repository nas: what is in the former one can be brought back, and nothing later; next: kbcli cluster backup c -n default",
 		},
 		{
 			name: "new", a: v1alpha1.ArchiveStatus{State: v1alpha1.ArchiveStopped}, off: true,
@@ -68,7 +74,7 @@ func TestJudge(t *testing.T) {
 		},
 	} {
 		v := judgeArchiving(&c.a, !c.off, c.trouble, calls)
-		r := judgeRecoverable(&v1alpha1.ClusterStatus{Archive: &c.a, Windows: c.windows, LastBackup: c.backup}, v, calls)
+		r := judgeRecoverable(&v1alpha1.ClusterStatus{Archive: &c.a, Windows: c.windows, LastBackup: c.backup}, c.left, v, calls)
 		if diff := cmp.Diff([]string{c.archived, c.can}, []string{v.String(), r.String()}); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}

@@ -3,6 +3,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,7 +38,7 @@ const patience = 15 * time.Second
 // CheckAttach looks at the server that c names, as the agent would see it. It makes
 // c.Spec.Local.Connect whole, so that it means the same to the agent, whatever its
 // environment.
-func (r *Runtime) CheckAttach(ctx context.Context, c *v1alpha1.Cluster) ([]checkup.Finding, error) {
+func (r *Runtime) CheckAttach(ctx context.Context, c, was *v1alpha1.Cluster) ([]checkup.Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	l := c.Spec.Local
@@ -51,6 +51,14 @@ func (r *Runtime) CheckAttach(ctx context.Context, c *v1alpha1.Cluster) ([]check
 			return nil, err
 		}
 		l.DataDirectory = dir
+	}
+	if was != nil {
+		if l.DataDirectory == "" {
+			l.DataDirectory = was.Spec.Local.DataDirectory
+		}
+		if l.Connect == "" {
+			l.Connect = cmp.Or(movedFrom(was.Spec.Local.Connect, l.DataDirectory), was.Spec.Local.Connect)
+		}
 	}
 	if l.Connect == "" {
 		info, err := connectTo(l.DataDirectory)
@@ -77,6 +85,13 @@ func (r *Runtime) CheckAttach(ctx context.Context, c *v1alpha1.Cluster) ([]check
 		return []checkup.Finding{checkup.ServerUnreachable(f, err)}, nil
 	}
 	findings := checkup.CheckServer(f)
+	if was != nil && was.Status.SystemIdentifier != "" && was.Status.SystemIdentifier != f.Server.SystemID.String() {
+		findings = append(findings, checkup.Finding{
+			Check: runtimes.CheckSameServer, Level: checkup.Fail,
+			Evidence: fmt.Sprintf("this server is another one: its system identifier is %s, and that of cluster %s %s", f.Server.SystemID, was.Name, was.Status.SystemIdentifier),
+			Next:     "# attach it under a name of its own",
+		})
+	}
 	if secret := os.Getenv("PGPASSWORD"); secret != "" && f.Agent != f.User {
 		findings = append([]checkup.Finding{{
 			Check: "password", Level: checkup.Fail, Evidence: "PGPASSWORD is set here, and the agent does not see it",
@@ -88,26 +103,13 @@ func (r *Runtime) CheckAttach(ctx context.Context, c *v1alpha1.Cluster) ([]check
 	return findings, nil
 }
 
-// connectTo reads where the server of a data directory listens.
+// connectTo is how the server of a data directory is reached.
 func connectTo(dir string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
-	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("no server runs on %s: it has no postmaster.pid", dir)
-	}
+	at, err := listening(dir)
 	if err != nil {
 		return "", err
 	}
-	line := strings.Split(string(b), "\n")
-	if len(line) < 6 {
-		return "", fmt.Errorf("the server of %s is starting", dir)
-	}
-	host := strings.TrimSpace(line[4])
-	if host == "" {
-		if host = strings.TrimSpace(line[5]); host == "*" || host == "0.0.0.0" || host == "::" {
-			host = "localhost"
-		}
-	}
-	return client.With("", [2]string{"host", host}, [2]string{"port", strings.TrimSpace(line[3])})
+	return client.With("", [2]string{"host", at.host()}, [2]string{"port", at.port})
 }
 
 // wholeConninfo says in a connection string what libpq would take from its
@@ -126,7 +128,7 @@ func wholeConninfo(info string) (string, error) {
 	}
 	user := config.User
 	if _, said := client.Keyword(info, "user"); !said && os.Getenv("PGUSER") == "" && os.Geteuid() == 0 {
-		user = superuser
+		user = initSuperuser
 		if o, ok := client.SocketOwner(config); ok && o.UID != 0 {
 			user = o.Name
 		}
@@ -158,7 +160,7 @@ func (r *Runtime) adminConninfo(c *v1alpha1.Cluster, database string) (string, e
 	if attached(c) {
 		return attachedConninfo(c, database)
 	}
-	return conninfo(c.Status.SocketDirectory, c.Status.Port, database), nil
+	return ownConninfo(c, database), nil
 }
 
 // attachedPsql runs psql over the connection of an attached cluster. Where Connect

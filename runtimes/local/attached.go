@@ -18,7 +18,6 @@ import (
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/checkup"
 	"github.com/kbcli/kbcli/engine/pg/client"
-	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -80,11 +79,19 @@ func (k *keeper) keepAttached(ctx context.Context, c *v1alpha1.Cluster) error {
 		return ctx.Err()
 	case err != nil:
 		o.started = time.Time{}
-		return k.ill(ctx, v1alpha1.ClusterFailed, reasonUnreachable, checkup.Words(err))
+		followed, more := k.elsewhere(ctx, c, info, err)
+		if followed {
+			return nil
+		}
+		return k.ill(ctx, v1alpha1.ClusterFailed, reasonUnreachable, checkup.Words(err)+more)
 	case c.Status.SystemIdentifier != "" && c.Status.SystemIdentifier != server.SystemID.String():
 		k.unprotect()
+		followed, more := k.elsewhere(ctx, c, info, nil)
+		if followed {
+			return nil
+		}
 		return k.ill(ctx, v1alpha1.ClusterFailed, reasonOther, fmt.Sprintf(
-			"the server that answers is another one: its system identifier is %s, and that of this cluster %s; nothing is archived from it", server.SystemID, c.Status.SystemIdentifier))
+			"the server that answers is another one: its system identifier is %s, and that of this cluster %s; nothing is archived from it%s", server.SystemID, c.Status.SystemIdentifier, more))
 	}
 	if err := k.noteServer(ctx, c, server); err != nil {
 		return err
@@ -185,47 +192,18 @@ func (k *keeper) noteServer(ctx context.Context, c *v1alpha1.Cluster, s client.S
 	}
 	at := server{data: want.DataDirectory}
 	want.PID = int64(at.pid())
+	if want.Superuser = ""; s.Superuser {
+		want.Superuser = config.User
+	}
 	was := c.Status
 	if was.Version == want.Version && was.SystemIdentifier == want.SystemIdentifier && was.DataDirectory == want.DataDirectory &&
-		was.Port == want.Port && was.SocketDirectory == want.SocketDirectory && was.PID == want.PID {
+		was.Port == want.Port && was.SocketDirectory == want.SocketDirectory && was.PID == want.PID && was.Superuser == want.Superuser {
 		return nil
 	}
 	return k.status(ctx, func(st *v1alpha1.ClusterStatus) {
 		st.Version, st.SystemIdentifier, st.PID = want.Version, want.SystemIdentifier, want.PID
-		st.DataDirectory, st.Port, st.SocketDirectory = want.DataDirectory, want.Port, want.SocketDirectory
+		st.DataDirectory, st.Port, st.SocketDirectory, st.Superuser = want.DataDirectory, want.Port, want.SocketDirectory, want.Superuser
 	})
-}
-
-// leaveTime bounds one try to leave a server.
-const leaveTime = time.Minute
-
-// leave takes what is kbcli's away from a server that stays. Until that is done the
-// cluster is there, and says what it waits for.
-func (k *keeper) leave(ctx context.Context, c *v1alpha1.Cluster) error {
-	info, err := attachedConninfo(c, "")
-	if err != nil {
-		return err
-	}
-	if k.protect == nil {
-		k.startProtector(ctx, info, c.Spec.Local.DataDirectory)
-	}
-	force := c.Annotations[runtimes.AnnotationLeave] == "force"
-	limit := leaveTime
-	if force {
-		limit = patience
-	}
-	lctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	err = k.protector.Leave(lctx, force)
-	if err != nil && force && ctx.Err() == nil {
-		k.r.log.Warn("the server was left although not all could be done", "cluster", k.namespace+"/"+k.name, "error", err)
-		err = nil
-	}
-	if err != nil {
-		return errors.Join(err, k.phase(ctx, v1alpha1.ClusterDeleting, "ServerNotLeft", checkup.Words(err)))
-	}
-	k.unprotect()
-	return nil
 }
 
 // endBackups notes that nobody takes the backups any more that wait for a cluster that

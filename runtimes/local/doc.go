@@ -5,7 +5,10 @@
 //
 //	<state>/                       readable by all, but for what is said below
 //	  objects/                     the nouns people write (runtimes/store/files)
-//	  agent.lock, agent.pid        one agent per state directory
+//	  agent.lock                   held by the one agent of the state directory
+//	  agent.json, agent.pid        who that is, once it is ready
+//	  agent.start                  held by the verb that starts one
+//	  agent.stopped                somebody stopped it, and means it
 //	  agent.log                    what it did, a JSON object a line
 //	  events/                      what happened: a JSON object a line, a file a cluster
 //	  installation                 its name, which locks in repositories bear
@@ -26,4 +29,9 @@
 // user. They outlive the agent, which finds them again by their postmaster.pid. A
 // data directory is made beside its place and renamed into it when it is whole,
 // so that a directory named data always holds a server that can start.
+//
+// The agent is a unit of systemd where that runs, else a process that the first verb
+// which needs it starts. When the file of its program is replaced it becomes the new
+// program, in the same process and with the lock, once nothing is under way that would be
+// lost. An agent whose lock is no longer the state directory's ends.
 package local

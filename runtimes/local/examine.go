@@ -87,13 +87,13 @@ type scene struct {
 	repos    []*v1alpha1.BackupRepo
 	policies []*v1alpha1.BackupPolicy
 	backups  []*v1alpha1.Backup
+	broken   store.BrokenObjects
 }
 
 // Examine looks at the agent, the repositories and the clusters, all at once.
 func (r *Runtime) Examine(ctx context.Context, namespace string, names []string) ([]runtimes.Examined, error) {
 	s := &scene{r: r, now: r.clock()}
-	broken, err := s.read(ctx)
-	if err != nil {
+	if err := s.read(ctx); err != nil {
 		return nil, err
 	}
 	chosen, err := s.choose(namespace, names)
@@ -117,12 +117,12 @@ func (r *Runtime) Examine(ctx context.Context, namespace string, names []string)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if len(broken) > 0 {
+	if len(s.broken) > 0 {
 		x := runtimes.Examined{Subject: "objects"}
-		for _, b := range broken {
+		for _, b := range s.broken {
 			x.Findings = append(x.Findings, checkup.Finding{
 				Check: "object-readable", Level: checkup.Fail, Evidence: b.Error(),
-				Next: "kbcli cluster list -A",
+				Next: "${EDITOR:-vi} " + b.Place,
 			})
 		}
 		out = append(out, x)
@@ -131,12 +131,11 @@ func (r *Runtime) Examine(ctx context.Context, namespace string, names []string)
 }
 
 // read reads all objects. Those that cannot be read are told beside the others.
-func (s *scene) read(ctx context.Context) (store.BrokenObjects, error) {
-	var broken store.BrokenObjects
+func (s *scene) read(ctx context.Context) error {
 	keep := func(err error) error {
 		var b store.BrokenObjects
 		if errors.As(err, &b) {
-			broken = append(broken, b...)
+			s.broken = append(s.broken, b...)
 			return nil
 		}
 		return err
@@ -149,10 +148,10 @@ func (s *scene) read(ctx context.Context) (store.BrokenObjects, error) {
 	s.backups, errs[3] = store.List[*v1alpha1.Backup](ctx, o, "", nil)
 	for _, err := range errs {
 		if err := keep(err); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return broken, nil
+	return nil
 }
 
 // choose picks the clusters of a namespace, or those that are named.
@@ -165,6 +164,9 @@ func (s *scene) choose(namespace string, names []string) ([]*v1alpha1.Cluster, e
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(out, func(c *v1alpha1.Cluster) bool { return c.Name == name }) {
+			if b := s.unread(v1alpha1.KindCluster, namespace, name); b != nil {
+				return nil, b
+			}
 			return nil, store.NotFound(v1alpha1.KindFor[*v1alpha1.Cluster](), name)
 		}
 	}
@@ -183,6 +185,16 @@ func (s *scene) policy(c *v1alpha1.Cluster) *v1alpha1.BackupPolicy {
 		}
 	}
 	return found
+}
+
+// unread is the object of a name that is there and cannot be read; nil if there is none.
+func (s *scene) unread(kind, namespace, name string) *store.BrokenObject {
+	for _, b := range s.broken {
+		if b.Key.Kind == kind && b.Key.Name == name && (namespace == "" || b.Key.Namespace == namespace) {
+			return b
+		}
+	}
+	return nil
 }
 
 // repoOf is the name of the repository that a policy means.

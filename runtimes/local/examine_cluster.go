@@ -54,6 +54,12 @@ func (s *scene) cluster(ctx context.Context, c *v1alpha1.Cluster) runtimes.Exami
 		p.names.Policy = p.policy.Name
 		p.wanted = p.policy.Spec.Schedule.Logfile.Enable && !c.Spec.Stopped && c.DeletionTimestamp == nil
 	}
+	if b := s.unread(v1alpha1.KindBackupPolicy, c.Namespace, v1alpha1.DefaultBackupPolicyName(c.Name)); p.policy == nil && b != nil {
+		// What it said is not known: what is done is what was wanted.
+		p.names.Policy = b.Key.Name
+		st := c.Status.Archive
+		p.wanted = !c.Spec.Stopped && c.DeletionTimestamp == nil && st != nil && st.State != v1alpha1.ArchiveStopped
+	}
 	if !c.Spec.Stopped {
 		p.server, p.err = within(ctx, p.askServer)
 	}

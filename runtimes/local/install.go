@@ -35,6 +35,15 @@ func (e *NoPostgresError) Error() string {
 	return fmt.Sprintf("PostgreSQL %d is not installed on this machine; found: %s", e.Want, strings.Trim(strings.Join(strings.Fields(fmt.Sprint(e.Found)), ", "), "[]"))
 }
 
+// Hint says how a server is got.
+func (e *NoPostgresError) Hint() string {
+	major := e.Want
+	if major == 0 {
+		major = pg.NewestMajor
+	}
+	return fmt.Sprintf("install its server (on Debian and Ubuntu: apt-get install postgresql-%d), or name the directory of its programs in %s", major, PathVariable)
+}
+
 // PathVariable names the environment variable with more directories to look for
 // PostgreSQL's programs in, between colons.
 const PathVariable = "KBCLI_PG_PATH"

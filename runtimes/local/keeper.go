@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -125,7 +126,7 @@ func (k *keeper) server(c *v1alpha1.Cluster) (*server, error) {
 	}
 	return &server{
 		install: inst, account: acc, dir: k.r.cluster(k.namespace, k.name),
-		data: k.r.data(k.namespace, k.name), socket: k.r.socket(k.namespace, k.name),
+		data: k.r.data(k.namespace, k.name), socket: k.r.socket(k.namespace, k.name), superuser: superuserOf(c),
 	}, nil
 }
 
@@ -162,6 +163,11 @@ func (k *keeper) reconcile(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if c.Spec.Restore != nil && c.Status.Phase == "" {
+		// It was here before the restore began: what it holds is something else's.
+		err := &restore.NotEmptyError{Dir: s.data}
+		return errors.Join(err, k.phase(ctx, v1alpha1.ClusterFailed, "NotEmpty", err.Error()))
 	}
 	if c.Spec.Stopped {
 		return k.halt(ctx, s)
@@ -219,7 +225,7 @@ func (k *keeper) make(ctx context.Context, c *v1alpha1.Cluster, s *server) error
 // placed notes where a server lies, and starts it.
 func (k *keeper) placed(ctx context.Context, s *server, port int) error {
 	err := k.status(ctx, func(st *v1alpha1.ClusterStatus) {
-		st.Port, st.SocketDirectory, st.DataDirectory = int32(port), s.socket, s.data
+		st.Port, st.SocketDirectory, st.DataDirectory, st.Superuser = int32(port), s.socket, s.data, s.superuser
 	})
 	if err != nil {
 		return err
@@ -241,6 +247,9 @@ func (k *keeper) serve(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 		if err != nil {
 			return err
 		}
+		if s.superuser, err = readSuperuser(s.data); err != nil {
+			return err
+		}
 		return k.placed(ctx, s, port)
 	}
 	if wish := c.Annotations[v1alpha1.AnnotationRestart]; wish != "" && wish != c.Status.RestartedAt {
@@ -252,11 +261,15 @@ func (k *keeper) serve(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 			return errors.Join(err, k.phase(ctx, v1alpha1.ClusterFailed, reasonServer, err.Error()))
 		}
 	}
+	if port := s.listens(); port != 0 && port != c.Status.Port {
+		k.unprotect() // its port was changed: ALTER SYSTEM says more than what is written here
+		return k.placed(ctx, s, int(port))
+	}
 	if k.protect == nil {
 		if err := k.ready(ctx, c, s); err != nil {
 			return errors.Join(err, k.phase(ctx, v1alpha1.ClusterFailed, reasonServer, err.Error()))
 		}
-		k.startProtector(ctx, conninfo(c.Status.SocketDirectory, c.Status.Port, "postgres"), s.data)
+		k.startProtector(ctx, ownConninfo(c, "postgres"), s.data)
 	}
 	return k.phase(ctx, v1alpha1.ClusterRunning, "", "")
 }

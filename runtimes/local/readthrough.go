@@ -27,7 +27,7 @@ import (
 const maxDamage = 50
 
 func (t *trial) connect(ctx context.Context, database string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, conninfo(t.socket, 5432, database)+" application_name=kbcli-verify")
+	return pgx.Connect(ctx, conninfo(t.socket, 5432, t.superuser, database)+" application_name=kbcli-verify")
 }
 
 // read reads every database that takes connections, all tables of it and their indexes:
@@ -103,7 +103,7 @@ func (t *trial) readDatabase(ctx context.Context, name, program string, amcheck 
 // each of them is in every btree index.
 func (t *trial) amcheck(ctx context.Context, program, database string) ([]error, error) {
 	cmd := exec.CommandContext(ctx, program, "--install-missing", "--heapallindexed", "--jobs", strconv.Itoa(runtime.NumCPU()),
-		"--host", t.socket, "--port", "5432", "--username", superuser, conninfo(t.socket, 5432, database))
+		"--host", t.socket, "--port", "5432", "--username", t.superuser, conninfo(t.socket, 5432, t.superuser, database))
 	cmd.Dir, cmd.Env = t.dir, []string{"LC_ALL=C", "PATH=/usr/bin:/bin", "TZ=UTC"}
 	if t.uid >= 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(t.uid), Gid: uint32(t.gid)}}

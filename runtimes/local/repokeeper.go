@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -147,6 +149,10 @@ func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 	if err := k.r.noteID(ctx, o, repo.ID()); err != nil {
 		return err
 	}
+	if err := k.fits(ctx, o, repo); err != nil {
+		k.r.repos.forget(k.uid)
+		return err
+	}
 	if compare {
 		k.message, err = k.r.reattach(ctx, o.Name, repo)
 		k.inventory = now
@@ -158,6 +164,22 @@ func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 		return fmt.Errorf("repository %s: %w", o.Name, placeError(o, err))
 	}
 	k.attached, k.probed = o.Generation, now
+	return nil
+}
+
+// fits tells whether an identity that was just given opens what is there. One that was
+// taken before is not doubted: what is archived must not wait for it.
+func (k *repoKeeper) fits(ctx context.Context, o *v1alpha1.BackupRepo, repo *repository.Repository) error {
+	if o.Status.ObservedGeneration >= o.Generation || !repo.Sealed() || o.Spec.Sealing == nil || o.Spec.Sealing.IdentityFile == "" {
+		return nil
+	}
+	lineages, err := repo.Lineages(ctx)
+	if err != nil {
+		return err
+	}
+	if err := tryKey(ctx, lineages); errors.Is(err, repository.ErrSealed) {
+		return fmt.Errorf("repository %s: %s: %w", o.Name, runtimes.WrongIdentity, err)
+	}
 	return nil
 }
 

@@ -170,13 +170,14 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	}
 	k.restorePhase(ctx, v1alpha1.RestoreRecovering)
 	reached, err := p.Recover(ctx, restore.Recovery{
-		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch, Superuser: superuser,
+		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch,
 		Replayed: func(n int) { fed.Store(int64(n)) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	stop()
+	s.superuser = reached.Superuser
 	if err := s.adopt(tmp, port, settingsOf(c)); err != nil {
 		return nil, err
 	}
@@ -274,7 +275,7 @@ func (k *keeper) ready(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 	ctx, cancel := context.WithTimeout(ctx, settleDown)
 	defer cancel()
 	for {
-		conn, err := client.Connect(ctx, conninfo(c.Status.SocketDirectory, c.Status.Port, "postgres"))
+		conn, err := client.Connect(ctx, ownConninfo(c, "postgres"))
 		if err == nil {
 			id, ierr := conn.Identify(ctx)
 			if err = errors.Join(ierr, conn.Close()); err != nil {
@@ -283,7 +284,7 @@ func (k *keeper) ready(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 			pid := int64(s.pid())
 			return k.status(ctx, func(st *v1alpha1.ClusterStatus) {
 				st.Version, st.SystemIdentifier, st.PID = id.Version.String(), id.SystemID.String(), pid
-				st.DataDirectory, st.SocketDirectory = s.data, s.socket
+				st.DataDirectory, st.SocketDirectory, st.Superuser = s.data, s.socket, s.superuser
 			})
 		}
 		select {

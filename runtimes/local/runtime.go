@@ -102,7 +102,7 @@ func (r *Runtime) Psql(_ context.Context, c *v1alpha1.Cluster, user, database st
 		return attachedPsql(psql, c, user, database)
 	}
 	if user == "" {
-		user = superuser
+		user = superuserOf(c)
 	}
 	return runtimes.Command{
 		Path: psql,
@@ -225,12 +225,9 @@ func (r *Runtime) Clock(ctx context.Context, src runtimes.Source) (time.Time, er
 	return now.UTC(), nil
 }
 
-// catchUp is how long Plan waits for the archive to prove a moment that has passed.
-const catchUp = 15 * time.Second
-
 // Plan says what a restore would do.
 func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Target) (*restore.Plan, error) {
-	deadline := time.Now().Add(catchUp)
+	behind := r.behind(src, t)
 	for {
 		l, c, err := r.source(ctx, src)
 		if err != nil {
@@ -244,11 +241,14 @@ func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Targe
 			return nil, err
 		}
 		p, err := r.makePlan(ctx, cat, t)
-		var outside *catalog.OutsideWindowError
-		if !errors.As(err, &outside) {
-			return p, err
+		if err == nil {
+			return p, nil
 		}
-		if !r.willReach(ctx, src, c, t, outside.Windows) || time.Now().After(deadline) {
+		if !behind.wait(ctx, c, err) {
+			var outside *catalog.OutsideWindowError
+			if !errors.As(err, &outside) {
+				return p, err
+			}
 			err = r.elsewhere(ctx, src, l, outside, func(l *repository.Lineage) error {
 				cat, err := r.catalog(ctx, l, nil)
 				if err == nil {
@@ -264,37 +264,6 @@ func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Targe
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
-}
-
-// willReach tells whether a target lies in the few seconds that an archive is behind
-// its server's clock.
-func (r *Runtime) willReach(ctx context.Context, src runtimes.Source, c *v1alpha1.Cluster, t catalog.Target, ws []catalog.Window) bool {
-	if c == nil || c.Status.Archive == nil || t.Time.IsZero() || len(ws) == 0 {
-		return false
-	}
-	// an agent that has just begun connects before it streams
-	switch c.Status.Archive.State {
-	case v1alpha1.ArchiveStreaming, v1alpha1.ArchiveConnecting:
-	case v1alpha1.ArchiveStopped: // one that has ended said so, and another may begin
-		if !r.archivingWanted(ctx, c) {
-			return false
-		}
-	default:
-		return false
-	}
-	if !t.Time.After(ws[len(ws)-1].To) {
-		return false
-	}
-	now, err := r.Clock(ctx, src)
-	return err == nil && !t.Time.After(now)
-}
-
-// archivingWanted tells whether a policy asks for a cluster's WAL to be archived.
-func (r *Runtime) archivingWanted(ctx context.Context, c *v1alpha1.Cluster) bool {
-	all, err := store.List[*v1alpha1.BackupPolicy](ctx, r.objects, c.Namespace, nil)
-	return err == nil && slices.ContainsFunc(all, func(p *v1alpha1.BackupPolicy) bool {
-		return p.Spec.ClusterRef == c.Name && p.Spec.Schedule.Logfile.Enable
-	})
 }
 
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.

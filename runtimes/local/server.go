@@ -19,11 +19,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/restore"
 )
-
-// superuser is the role that initdb makes.
-const superuser = "postgres"
 
 // server is a PostgreSQL that this machine runs.
 type server struct {
@@ -32,6 +30,8 @@ type server struct {
 	dir    string // of the cluster: data, server.log
 	data   string
 	socket string
+
+	superuser string // whom it is looked after as
 }
 
 // run runs one of PostgreSQL's programs as the servers' account.
@@ -61,7 +61,7 @@ func (s *server) initdb(ctx context.Context, port int, settings map[string]strin
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	err := s.run(ctx, "initdb", "-D", tmp, "-U", superuser, "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-local=peer", "--auth-host=scram-sha-256")
+	err := s.run(ctx, "initdb", "-D", tmp, "-U", s.superuser, "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-local=peer", "--auth-host=scram-sha-256")
 	if err != nil {
 		return err
 	}
@@ -76,6 +76,9 @@ const ownConf = "kbcli.conf"
 
 // configure writes the settings that make a data directory this machine's.
 func (s *server) configure(data string, port int, settings map[string]string) error {
+	if strings.ContainsAny(s.superuser, "\r\n") {
+		return fmt.Errorf("superuser %q: pg_hba.conf cannot have a name with a line break", s.superuser)
+	}
 	lines := [][2]string{
 		{"listen_addresses", "127.0.0.1"},
 		{"port", strconv.Itoa(port)},
@@ -95,26 +98,19 @@ func (s *server) configure(data string, port int, settings map[string]string) er
 	for _, k := range slices.Sorted(maps.Keys(settings)) {
 		lines = append(lines, [2]string{k, settings[k]})
 	}
-	conf := "# written by kbcli: changes here are lost, use `kbcli cluster` or ALTER SYSTEM\n" + restore.Isolate("", lines)
+	conf := "# written by kbcli: changes here are lost, use `kbcli cluster` or ALTER SYSTEM\n" +
+		superuserLine + strconv.Quote(s.superuser) + "\n" + restore.Isolate("", lines)
 	if err := s.file(filepath.Join(data, ownConf), conf); err != nil {
 		return err
 	}
 	if err := s.include(filepath.Join(data, "postgresql.conf")); err != nil {
 		return err
 	}
-	if err := s.file(filepath.Join(data, "pg_hba.conf"), hba); err != nil {
+	if err := s.file(filepath.Join(data, "pg_hba.conf"), s.hba()); err != nil {
 		return err
 	}
 	return s.file(filepath.Join(data, "pg_ident.conf"), s.ident())
 }
-
-const hba = `# written by kbcli
-local  replication  postgres             peer map=kbcli
-local  all          postgres             peer map=kbcli
-local  all          all                  scram-sha-256
-host   all          all   127.0.0.1/32   scram-sha-256
-host   all          all   ::1/128        scram-sha-256
-`
 
 // ident lets the superuser in over the socket for the account that servers run as,
 // and for root.
@@ -122,7 +118,7 @@ func (s *server) ident() string {
 	var b strings.Builder
 	b.WriteString("# written by kbcli\n")
 	for _, name := range slices.Compact(slices.Sorted(slices.Values([]string{"root", "postgres", s.name}))) {
-		fmt.Fprintf(&b, "kbcli  %s  %s\n", strconv.Quote(name), superuser)
+		fmt.Fprintf(&b, "kbcli  %s  %s\n", strconv.Quote(name), roleWord(s.superuser, s.major))
 	}
 	return b.String()
 }
@@ -191,12 +187,16 @@ func (s *server) start(ctx context.Context) error {
 		return err
 	}
 	log := filepath.Join(s.dir, "server.log")
+	before := 0
+	if info, err := os.Stat(log); err == nil {
+		before = int(info.Size())
+	}
 	err := s.run(ctx, "pg_ctl", "start", "-D", s.data, "-l", log, "-w", "-t", "60", "-s")
 	if err == nil {
 		return nil
 	}
-	if tail, terr := os.ReadFile(log); terr == nil {
-		return fmt.Errorf("start the server: %w: %s", err, lastLines(string(tail), 4))
+	if text, terr := os.ReadFile(log); terr == nil {
+		return fmt.Errorf("start the server: %w: %s", err, whyNot(string(text[min(before, len(text)):])))
 	}
 	return fmt.Errorf("start the server: %w", err)
 }
@@ -212,10 +212,16 @@ func (s *server) stop(ctx context.Context) error {
 	return nil
 }
 
-// conninfo connects the superuser over the socket.
-func conninfo(socket string, port int32, database string) string {
-	return fmt.Sprintf("host='%s' port=%d user=%s dbname='%s' sslmode=disable connect_timeout=10",
-		socket, port, superuser, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(database))
+// conninfo connects a role over the socket.
+func conninfo(socket string, port int32, user, database string) string {
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace
+	return fmt.Sprintf("host='%s' port=%d user='%s' dbname='%s' sslmode=disable connect_timeout=10",
+		quote(socket), port, quote(user), quote(database))
+}
+
+// ownConninfo connects the superuser of a server that this machine runs.
+func ownConninfo(c *v1alpha1.Cluster, database string) string {
+	return conninfo(c.Status.SocketDirectory, c.Status.Port, superuserOf(c), database)
 }
 
 // freePort asks the kernel for a port that nobody listens on.

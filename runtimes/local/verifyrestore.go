@@ -227,11 +227,12 @@ func (t *trial) run(ctx context.Context, plan *restore.Plan, step func(string)) 
 	}
 	step("Recovering")
 	reached, err := plan.Recover(ctx, restore.Recovery{
-		Into: into, BinDir: t.bin, Program: t.program, Args: []string{AwaitCommand}, Scratch: t.socket, Superuser: superuser,
+		Into: into, BinDir: t.bin, Program: t.program, Args: []string{AwaitCommand}, Scratch: t.socket,
 	})
 	if err != nil {
 		return nil, err
 	}
+	t.superuser = reached.Superuser
 	step("Starting")
 	if err := t.start(ctx, plan); err != nil {
 		return nil, err

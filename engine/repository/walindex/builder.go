@@ -4,6 +4,7 @@ package walindex
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
@@ -20,6 +21,7 @@ type Builder struct {
 	blocks blockLog
 	open   openSet
 	latest pg.Timestamp
+	named  []pg.Oid // what Named has not told
 
 	at    pg.Segment // that open is right after; timeline 0: none
 	room  int        // how many more files the lists may name
@@ -57,6 +59,15 @@ func (b *Builder) Begin(g pg.Segment, partial bool) {
 
 // Latest is the greatest time at which a transaction ended in all that was added.
 func (b *Builder) Latest() pg.Timestamp { return b.latest }
+
+// Named are the databases in which a transaction that was added since the last call
+// committed a change of names: as Changes.Catalogs. It is for who wants to ask the server
+// for the new ones before the segment ends.
+func (b *Builder) Named() []pg.Oid {
+	n := b.named
+	b.named = nil
+	return n
+}
 
 // Add takes a record that ends in the segment.
 func (b *Builder) Add(r *walscan.Record) error {
@@ -151,9 +162,17 @@ func (b *Builder) addXact(r *walscan.Record) error {
 		}
 		dropped = append(dropped, t.Dropped[:n]...)
 	}
+	changes := b.open.end(&t)
+	if changes != nil {
+		for _, db := range changes.Catalogs {
+			if len(b.named) < maxClass && !slices.Contains(b.named, db) {
+				b.named = append(b.named, db)
+			}
+		}
+	}
 	b.x.Transactions = append(b.x.Transactions, Transaction{
 		Kind: t.Kind, Start: r.Start, End: r.End, XID: t.XID, Time: t.Time,
-		Subxacts: uint32(len(t.Subxacts)), Dropped: dropped, Changes: b.open.end(&t),
+		Subxacts: uint32(len(t.Subxacts)), Dropped: dropped, Changes: changes,
 	})
 	return nil
 }

@@ -94,7 +94,8 @@ func extremer() walindex.Index {
 	x.Transactions[1].Changes, x.Transactions[3].Changes = &changes, &walindex.Changes{}
 	x.Blocks = []walindex.ForkBlocks{
 		{Rel: rel, Fork: 255, From: walindex.NoBlock, Runs: []walindex.BlockRun{{Block: most, Count: most}, {Block: 0, Count: 0}, {Block: 5, Count: 1}, {Block: 1, Count: 2}}},
-		{From: 0}, {From: most - 1, Runs: []walindex.BlockRun{{}}},
+		{From: 0},
+		{From: most - 1, Runs: []walindex.BlockRun{{}}},
 	}
 	x.Whole = []walindex.Database{{Spc: most}, {DB: most}}
 	x.Opaque = []walindex.Opaque{{Start: math.MaxUint64, Rmgr: 255}, {}}

@@ -150,7 +150,7 @@ func after(t testing.TB, s *testpg.Server, spaces [2]string, seed uint64, rounds
 				return fmt.Sprintf("create table made%d as select * from u; create index concurrently on made%d (n)", made, made)
 			},
 			func() string { return fmt.Sprintf("drop table if exists made%d", r.IntN(made+1)) },
-			func() string { return fmt.Sprintf("begin; create table gone as select * from u; rollback") },
+			func() string { return "begin; create table gone as select * from u; rollback" },
 		}
 		for _, q := range strings.Split(jobs[r.IntN(len(jobs))](), "; create index concurrently") {
 			if strings.HasPrefix(q, " on ") {

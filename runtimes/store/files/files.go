@@ -47,12 +47,17 @@ func Open(dir string, clock func() time.Time) (*Store, error) {
 		return nil, fmt.Errorf("open object store: %w", err)
 	}
 	s := &Store{dir: dir, clock: clock, notify: fsnotify.NewWatcher}
+	var denied error // to make it: whoever may only read opens what is there
 	for _, k := range v1alpha1.Kinds() {
-		if err := makeDir(filepath.Join(dir, k.Plural), 0o755); err != nil && !errors.Is(err, fs.ErrPermission) {
+		if err := makeDir(filepath.Join(dir, k.Plural), 0o755); errors.Is(err, fs.ErrPermission) {
+			denied = err
+		} else if err != nil {
 			return nil, fmt.Errorf("open object store: %w", err)
 		}
 	}
-	if info, err := os.Stat(dir); err != nil {
+	if info, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && denied != nil {
+		return nil, fmt.Errorf("open object store: %w", denied)
+	} else if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("open object store: %s is not a directory", dir)
@@ -100,9 +105,12 @@ func (s *Store) placeIn(k v1alpha1.Kind, namespace, name string) place {
 	}
 }
 
+// longestPart is how long a name may be for file systems to take its file.
+const longestPart = 255 - len(suffix)
+
 // isPart keeps names from leading out of the directory, or to a hidden file.
 func isPart(s string) bool {
-	return s != "" && s[0] != '.' && !strings.ContainsAny(s, "/\\\x00")
+	return s != "" && len(s) <= longestPart && s[0] != '.' && !strings.ContainsAny(s, "/\\\x00")
 }
 
 // Get implements store.Store.
@@ -217,6 +225,12 @@ func (s *Store) Create(ctx context.Context, o v1alpha1.Object) error {
 	}
 	if err := store.Admit(fresh, nil); err != nil {
 		return err
+	}
+	if n := len(fresh.GetName()); n > longestPart {
+		return store.Invalid(k, fresh.GetName(), v1alpha1.FieldErrors{{
+			Type: v1alpha1.ErrorInvalid, Path: "metadata.name", Value: fresh.GetName(),
+			Reason: fmt.Sprintf("has %d characters, at most %d are the name of a file", n, longestPart),
+		}})
 	}
 	v1alpha1.AssignStatus(fresh, k.New())
 	fresh.SetUID(types.UID(uuid.NewString()))
