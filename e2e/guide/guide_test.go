@@ -214,6 +214,7 @@ var (
 	lsns    = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]{3,}\b`)
 	hexes   = regexp.MustCompile(`\b[0-9a-f]{12,}\b`)
 	secrets = regexp.MustCompile(`password: [A-Za-z0-9]{10} `)
+	lags    = regexp.MustCompile(`^(Streaming) \d+ k?B(, \d+s)? `)
 	before  = regexp.MustCompile(`, (now|\d+ \w+ before now)\b`)
 	exactly = regexp.MustCompile(`^\s*(\d+|\(\d+ rows?\))\s*$`)
 )
@@ -223,6 +224,7 @@ func pattern(line string) *regexp.Regexp {
 	text := strings.Join(strings.Fields(line), " ")
 	if !exactly.MatchString(line) {
 		text = before.ReplaceAllString(text, ", …")
+		text = lags.ReplaceAllString(text, "$1 \x06 ")
 		text = secrets.ReplaceAllString(text, "password: \x02 ")
 		text = lsns.ReplaceAllString(text, "\x03")
 		text = hexes.ReplaceAllString(text, "\x04")
@@ -232,7 +234,7 @@ func pattern(line string) *regexp.Regexp {
 	} else {
 		text = regexp.QuoteMeta(text)
 	}
-	text = strings.NewReplacer("…", ".*", "\x02", "[A-Za-z0-9]{10}", "\x03", "[0-9A-F]+/[0-9A-F]+", "\x04", "[0-9a-f]+", "\x05", "[A-Z][a-z]{2}").Replace(text)
+	text = strings.NewReplacer("…", ".*", "\x02", "[A-Za-z0-9]{10}", "\x03", "[0-9A-F]+/[0-9A-F]+", "\x04", "[0-9a-f]+", "\x05", "[A-Z][a-z]{2}", "\x06", `\d+ k?B(, \d+s)?`).Replace(text)
 	return regexp.MustCompile("^" + text + "$")
 }
 

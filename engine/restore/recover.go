@@ -231,16 +231,25 @@ func (s *recoverer) program() error {
 		return err
 	}
 	defer from.Close()
+	if err := copyProgram(to, from); err != nil {
+		return err
+	}
+	s.r.Program = to
+	return s.own(to)
+}
+
+// copyProgram writes a program that will be run. No process is started meanwhile: its
+// child would have the file open for writing until it runs what it is to run, and
+// until then the kernel refuses to run the file (ETXTBSY).
+func copyProgram(to string, from io.Reader) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(f, from)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	s.r.Program = to
-	return s.own(to)
+	return errors.Join(err, f.Close())
 }
 
 func (s *recoverer) dir(path string) error {
