@@ -136,15 +136,22 @@ func (a *app) scheduled(p *v1alpha1.BackupPolicy) []string {
 		{"incremental", p.Spec.Schedule.Incremental},
 	}
 	auto := "Disabled"
-	crons, kinds := []string{all[0].s.CronExpression}, []string{all[0].kind}
+	var crons, kinds []string
 	for _, s := range all {
-		if !s.s.Enable {
-			continue
+		if s.s.Enable {
+			crons, kinds = append(crons, s.s.CronExpression), append(kinds, s.kind)
 		}
-		if auto == "Disabled" {
-			auto, crons, kinds = "Enabled", nil, nil
+	}
+	if b := p.Spec.Incremental.ReplayBound; !b.IsZero() {
+		crons = append(crons, "each "+b.String()+" of WAL")
+		if !p.Spec.Schedule.Incremental.Enable {
+			kinds = append(kinds, "incremental")
 		}
-		crons, kinds = append(crons, s.s.CronExpression), append(kinds, s.kind)
+	}
+	if len(kinds) > 0 {
+		auto = "Enabled"
+	} else {
+		crons, kinds = []string{all[0].s.CronExpression}, []string{all[0].kind}
 	}
 	if p.Name == "" {
 		auto = "Unknown"
