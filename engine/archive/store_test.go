@@ -3,8 +3,11 @@
 package archive
 
 import (
+	"context"
 	"errors"
+	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"github.com/kbcli/kbcli/engine/blob/s3"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/internal/testdisk"
 	"github.com/kbcli/kbcli/internal/testpg"
 	"github.com/kbcli/kbcli/internal/tests3"
 )
@@ -196,6 +200,46 @@ func TestSpoolFullWait(t *testing.T) {
 	}
 	r.halt(t)
 	indexed(t, r, first)
+}
+
+// TestSpoolDiskFull fills the disk that the spool is on, below the spool's own limit:
+// archiving ends and says so, the server keeps its WAL, and all arrives once what
+// is in the spool can be put away.
+func TestSpoolDiskFull(t *testing.T) {
+	t.Parallel()
+	s := testpg.Start(t, testpg.Options{SegmentSizeMB: 1, Settings: keep})
+	r := newRig(t, s)
+	r.spool = filepath.Join(testdisk.Start(t, "ext4", 16<<20), "spool")
+	s.Exec(t, ledgerTable)
+	r.start(t)
+	first := mb.Number(r.caughtUp(t).lsn)
+	r.store.Set(fault.Rule{Verb: blob.VerbPut, Action: fault.Fail(nil)})
+	bulk(t, s, 24)
+	if err := r.died(t); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("archiving ended with %v", err)
+	}
+	r.store.Set()
+	// as the agent does: again and again
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		r.start(t)
+		at := flushed(t, s)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		err := r.Wait(ctx, at.tli, at.lsn)
+		cancel()
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v; %+v", err, r.Status())
+		}
+		r.stop()
+		<-r.done
+	}
+	end := r.caughtUp(t)
+	r.sameAsServer(t, s, first, end)
+	if st := r.Status(); len(st.Gaps) > 0 {
+		t.Errorf("gaps: %+v", st.Gaps)
+	}
 }
 
 // TestSpoolFullGap fills the spool where the policy is not to wait.
