@@ -174,6 +174,13 @@ func (p *Protector) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if next != nil && p.job == nil {
+		// what was changed before the Backup was asked for counts for it; a policy that
+		// cannot be read says what it said last
+		if now, err := p.defaultPolicy(ctx); err == nil {
+			policy, p.policy = now, now
+		}
+	}
 	wanted := policy != nil && policy.Spec.Schedule.Logfile.Enable
 	if !wanted && next == nil && p.job == nil {
 		if p.arch != nil {
@@ -279,6 +286,7 @@ func (p *Protector) openLineage(ctx context.Context) error {
 	if p.lineage != nil && p.repoName == name && p.lineage.Repository() == repo {
 		return nil
 	}
+	p.stopJob() // it is taken up where the WAL now goes
 	p.stopArchiving()
 	p.lineage, p.repoName = nil, name
 	c, err := store.Get[*v1alpha1.Cluster](ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster)
@@ -371,6 +379,7 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 			if a.key == key {
 				return nil
 			}
+			p.stopJob() // it waits for this Archiver, and is taken up with the next
 			p.stopArchiving()
 		}
 	}
