@@ -64,7 +64,7 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 		Use: "create NAME", Short: "Make a directory or a bucket a repository, or open the one that is there", Args: oneName("backup repository"),
 		Example: `  kbcli backuprepo create nas --provider filesystem --path /srv/backups --default
   AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… kbcli backuprepo create s3 --provider s3 --region eu-west-1 --bucket demo
-  kbcli backuprepo create sealed --provider filesystem --path /srv/sealed --identity-file /root/keys/backup.key`,
+  kbcli backuprepo create sealed --provider filesystem --path /srv/sealed --identity-file /mnt/safe/backup.key`,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.objects(c.Context())
 			if err != nil {
