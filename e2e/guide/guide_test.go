@@ -128,7 +128,7 @@ func surroundings(t *testing.T) setting {
 			"/mnt/nas":                    filepath.Join(dir, "nas"),
 			"/mnt/moved":                  filepath.Join(dir, "moved"),
 			"/mnt/xfs":                    disk,
-			"/mnt/safe":                  filepath.Join(dir, "keys"),
+			"/mnt/safe":                   filepath.Join(dir, "keys"),
 			"/var/lib/new-machine":        filepath.Join(dir, "other"),
 			"/var/lib/postgresql/15/main": server,
 		},

@@ -53,12 +53,12 @@ func TestPackageIsReproducible(t *testing.T) {
 func TestLife(t *testing.T) {
 	first, second := build(t, "v0.1.0"), build(t, "v0.2.0")
 	h := boot(t)
-	h.put(first, "/root/first.deb")
-	h.put(second, "/root/second.deb")
+	h.put(first, "/srv/first.deb")
+	h.put(second, "/srv/second.deb")
 	const server = "head -n 1 /var/lib/kubeblocks/clusters/default/my-pg/data/postmaster.pid"
 	const agent = "systemctl show -P MainPID kbcli-agent.service"
 
-	h.run("dpkg -i /root/first.deb")
+	h.run("dpkg -i /srv/first.deb")
 	h.expect("kbcli version", "kbcli: v0.1.0\nagent: v0.1.0")
 	h.expect("systemctl is-enabled kbcli-agent.service", "enabled")
 	h.expect("kbcli agent status", "systemd, unit kbcli-agent.service")
@@ -69,7 +69,7 @@ func TestLife(t *testing.T) {
 	postmaster, main := h.run(server), h.run(agent)
 
 	// upgraded while it works
-	h.run("dpkg -i /root/second.deb")
+	h.run("dpkg -i /srv/second.deb")
 	h.awaitRun("kbcli version", "kbcli: v0.2.0\nagent: v0.2.0")
 	if got := h.run(agent); got != main {
 		t.Errorf("the agent was process %s, and is %s", main, got)
@@ -111,7 +111,7 @@ func TestLife(t *testing.T) {
 	h.run("test -d /var/lib/kubeblocks/clusters/default/my-pg/data && kill -0 " + postmaster)
 
 	// and found again
-	h.run("dpkg -i /root/second.deb")
+	h.run("dpkg -i /srv/second.deb")
 	h.awaitRun("kbcli cluster list-backup", "b2")
 	h.awaitRun("kbcli cluster connect my-pg -- -qtAc 'select count(*) from t'", "2")
 	if got := h.run(server); got != postmaster {
