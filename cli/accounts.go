@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 const rememberAlert = "Alert: Please do REMEMBER the password for the new user! Once forgotten, it cannot be retrieved!"
@@ -59,11 +58,7 @@ func checkUser(name string) error {
 }
 
 func (a *app) asAdmin(ctx context.Context, cluster string, do func(context.Context, *admin) error) error {
-	s, err := a.objects(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, cluster)
+	_, c, err := a.cluster(ctx, cluster)
 	if err != nil {
 		return err
 	}

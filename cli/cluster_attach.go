@@ -183,15 +183,7 @@ func (o *clusterAttach) create(ctx context.Context, a *app, c *v1alpha1.Cluster)
 	if err != nil {
 		return err
 	}
-	p := &v1alpha1.BackupPolicy{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:   c.Namespace,
-			Name:        v1alpha1.DefaultBackupPolicyName(c.Name),
-			Labels:      map[string]string{v1alpha1.LabelCluster: c.Name},
-			Annotations: map[string]string{v1alpha1.AnnotationDefaultPolicy: "true"},
-		},
-		Spec: v1alpha1.BackupPolicySpec{ClusterRef: c.Name},
-	}
+	p := firstPolicy(c)
 	p.Spec.Schedule.Logfile.Enable = o.archive
 	err = s.Create(ctx, p)
 	if apierrors.IsAlreadyExists(err) {

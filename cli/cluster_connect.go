@@ -18,7 +18,6 @@ import (
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/runtimes"
-	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 type clusterConnect struct {
@@ -55,11 +54,7 @@ What follows -- is for psql. The exit code is psql's.`,
 }
 
 func (o *clusterConnect) run(ctx context.Context, a *app, name string, more []string) error {
-	s, err := a.objects(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	_, c, err := a.cluster(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -24,11 +24,7 @@ func newClusterDescribeCommand(a *app) *cobra.Command {
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx := c.Context()
-			s, err := a.objects(ctx)
-			if err != nil {
-				return err
-			}
-			o, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, args[0])
+			s, o, err := a.cluster(ctx, args[0])
 			if err != nil {
 				return err
 			}

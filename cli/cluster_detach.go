@@ -41,11 +41,7 @@ restored can be restored still.`,
 func isAttached(c *v1alpha1.Cluster) bool { return c.Spec.Local != nil && c.Spec.Local.Attached }
 
 func (o *clusterDetach) run(ctx context.Context, a *app, name string) error {
-	s, err := a.objects(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	s, c, err := a.cluster(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
-	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 func newListEventsCommand(a *app) *cobra.Command {
@@ -90,11 +89,7 @@ func (a *app) eventsOf(ctx context.Context, reader runtimes.EventReader, all boo
 	if err != nil || len(got) > 0 {
 		return got, err
 	}
-	s, err := a.objects(ctx)
-	if err != nil {
-		return nil, err
-	}
-	_, err = store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	_, _, err = a.cluster(ctx, name)
 	return nil, err
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/retention"
 	"github.com/kbcli/kbcli/runtimes"
-	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 func newExpireCommand(a *app) *cobra.Command {
@@ -64,11 +63,7 @@ type expirySegments struct {
 }
 
 func (a *app) expiry(ctx context.Context, name, output string) error {
-	s, err := a.objects(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	s, c, err := a.cluster(ctx, name)
 	if err != nil {
 		return err
 	}

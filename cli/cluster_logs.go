@@ -7,7 +7,6 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/runtimes"
-	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 func newClusterLogsCommand(a *app) *cobra.Command {
@@ -20,11 +19,7 @@ func newClusterLogsCommand(a *app) *cobra.Command {
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx := c.Context()
-			s, err := a.objects(ctx)
-			if err != nil {
-				return err
-			}
-			cluster, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, args[0])
+			_, cluster, err := a.cluster(ctx, args[0])
 			if err != nil {
 				return err
 			}

@@ -35,12 +35,8 @@ being archived without a gap.`,
 }
 
 func (a *app) restart(ctx context.Context, name string, wait bool, timeout time.Duration) error {
-	s, err := a.objects(ctx)
-	if err != nil {
-		return err
-	}
 	// Said before an agent is started.
-	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	s, c, err := a.cluster(ctx, name)
 	if err != nil {
 		return err
 	}

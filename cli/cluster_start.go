@@ -38,11 +38,7 @@ func newClusterStopCommand(a *app) *cobra.Command {
 		Example:           "  kbcli cluster stop my-pg",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, err := a.objects(c.Context())
-			if err != nil {
-				return err
-			}
-			o, err := store.Get[*v1alpha1.Cluster](c.Context(), s, a.namespace, args[0])
+			_, o, err := a.cluster(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

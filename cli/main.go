@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -188,6 +189,17 @@ func (a *app) objects(ctx context.Context) (store.Store, error) {
 		return nil, err
 	}
 	return rt.Store(), nil
+}
+
+// cluster is the cluster of a name in the namespace, and the store that it is in, for verbs
+// that look before they ask for anything.
+func (a *app) cluster(ctx context.Context, name string) (store.Store, *v1alpha1.Cluster, error) {
+	s, err := a.objects(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := store.Get[*v1alpha1.Cluster](ctx, s, a.namespace, name)
+	return s, c, err
 }
 
 // ready is the store, with somebody there who acts upon what is written.

@@ -53,7 +53,7 @@ func TestPageChecksumFollowsDefinition(t *testing.T) {
 var relationFile = regexp.MustCompile(`^[0-9]+(_fsm|_vm|_init)?(\.([0-9]+))?$`)
 
 // Every page of a cluster that its own pg_checksums passes is passed, and none
-// with a bit turned.
+// with a bit turned, as far as 16 bits can tell: they miss one in 65,535.
 func TestVerifyPagesOfServers(t *testing.T) {
 	for _, major := range []int{13, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestVerifyPagesOfServers(t *testing.T) {
 			if program := filepath.Join(s.bin, "pg_checksums"); exists(program) {
 				run(t, program, "--check", "-D", s.dir)
 			}
-			found := map[pg.PageState]int{}
+			found, missed := map[pg.PageState]int{}, 0
 			end := controlOf(t, s).Checkpoint
 			for _, part := range []string{"base", "global"} {
 				err := filepath.WalkDir(filepath.Join(s.dir, part), func(path string, d fs.DirEntry, err error) error {
@@ -89,8 +89,8 @@ func TestVerifyPagesOfServers(t *testing.T) {
 						if state == pg.PageValid && (pg.PageLSN(page) > end || pg.PageIsNew(page)) {
 							t.Errorf("%s, block %d: LSN %s behind the last checkpoint, new: %v", path, block, pg.PageLSN(page), pg.PageIsNew(page))
 						}
-						if found[state]%16 == 0 && state == pg.PageValid {
-							spoil(t, page, block)
+						if found[state]%16 == 0 && state == pg.PageValid && !spoil(t, page, block) {
+							missed++
 						}
 						data = data[pg.BlockSize:]
 					}
@@ -101,6 +101,9 @@ func TestVerifyPagesOfServers(t *testing.T) {
 				}
 			}
 			t.Logf("pages: %v", found)
+			if missed > 2 {
+				t.Errorf("%d turned bits not found", missed)
+			}
 			if found[pg.PageValid] < 3000 || found[pg.PageZero] == 0 {
 				t.Errorf("too few pages to prove anything: %v", found)
 			}
@@ -117,18 +120,20 @@ func controlOf(t *testing.T, s *server) pg.ControlFile {
 	return c
 }
 
-// spoil turns one bit of a valid page and wants it found.
-func spoil(t *testing.T, page []byte, block uint32) {
+// spoil turns one bit of a valid page for a while and tells whether it is found.
+func spoil(t *testing.T, page []byte, block uint32) (found bool) {
 	t.Helper()
-	at, bit := rand.IntN(pg.BlockSize), byte(1)<<rand.IntN(8)
-	page[at] ^= bit
-	if got := pg.VerifyPage(page, block); got.Ok() {
-		t.Errorf("bit %d of byte %d turned: %s", bit, at, got)
+	at, bit := rand.IntN(pg.BlockSize), rand.IntN(8)
+	page[at] ^= 1 << bit
+	got := pg.VerifyPage(page, block)
+	if got.Ok() {
+		t.Logf("bit %d of byte %d turned: %s", bit, at, got)
 	}
-	page[at] ^= bit
+	page[at] ^= 1 << bit
 	if got := pg.VerifyPage(page, block+1); got != pg.PageBadChecksum {
 		t.Errorf("a page in the place of the next is %s", got)
 	}
+	return !got.Ok()
 }
 
 func TestVerifyPage(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +23,7 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
+	"github.com/kbcli/kbcli/internal/childproc"
 )
 
 // feedAhead is how many segments of WAL wait beside the data directory.
@@ -354,23 +354,12 @@ func (s *recoverer) run(ctx context.Context) (*Reached, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = s.r.DataDirectory
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin", "TZ=UTC"}
-	// it must not outlive this process: the next try has the same directory
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGQUIT}
 	if s.r.UID >= 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.r.UID), Gid: uint32(s.r.GID)}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(s.r.UID), Gid: uint32(s.r.GID)}}
 	}
-	started, exited := make(chan error, 1), make(chan error, 1)
-	go func() {
-		// the kernel sends the signal when the thread ends that started it
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			exited <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	// it must not outlive this process: the next try has the same directory
+	exited, err := childproc.Start(cmd, syscall.SIGQUIT)
+	if err != nil {
 		return nil, fmt.Errorf("start recovery: %w", err)
 	}
 	reached, err := s.follow(ctx, exited)

@@ -18,22 +18,31 @@ var _ runtimes.Verifier = (*Runtime)(nil)
 
 // Verify reads a backup in the calling process.
 func (r *Runtime) Verify(ctx context.Context, b *v1alpha1.Backup, progress func(done, total int64)) (*restore.Report, error) {
-	repo, _, err := r.repos.named(ctx, b.Status.Repo)
+	l, m, err := r.stored(ctx, b)
 	if err != nil {
 		return nil, err
 	}
+	return restore.Verify(ctx, l, m, progress)
+}
+
+// stored is what the repository has of a backup that can be read here.
+func (r *Runtime) stored(ctx context.Context, b *v1alpha1.Backup) (*repository.Lineage, *repository.Manifest, error) {
+	repo, _, err := r.repos.named(ctx, b.Status.Repo)
+	if err != nil {
+		return nil, nil, err
+	}
 	if !repo.Readable() {
-		return nil, repository.ErrSealed
+		return nil, nil, repository.ErrSealed
 	}
 	l, err := repo.Lineage(ctx, b.Status.Lineage)
 	if err != nil {
-		return nil, lost(b, err)
+		return nil, nil, lost(b, err)
 	}
 	m, err := l.Manifest(ctx, b.Name)
 	if err != nil {
-		return nil, lost(b, err)
+		return nil, nil, lost(b, err)
 	}
-	return restore.Verify(ctx, l, m, progress)
+	return l, m, nil
 }
 
 // lost makes damage of what the repository says that it does not hold.

@@ -22,6 +22,7 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/internal/childproc"
 	"github.com/kbcli/kbcli/runtimes"
 )
 
@@ -33,19 +34,9 @@ var _ runtimes.RestoreVerifier = (*Runtime)(nil)
 // next agent removes.
 func (r *Runtime) VerifyRestore(ctx context.Context, b *v1alpha1.Backup, step func(string)) (*runtimes.RestoreReport, error) {
 	began := time.Now()
-	repo, _, err := r.repos.named(ctx, b.Status.Repo)
+	l, _, err := r.stored(ctx, b)
 	if err != nil {
 		return nil, err
-	}
-	if !repo.Readable() {
-		return nil, repository.ErrSealed
-	}
-	l, err := repo.Lineage(ctx, b.Status.Lineage)
-	if err != nil {
-		return nil, lost(b, err)
-	}
-	if _, err := l.Manifest(ctx, b.Name); err != nil {
-		return nil, lost(b, err)
 	}
 	cat, err := r.catalog(ctx, l, nil)
 	if err != nil {
@@ -298,22 +289,11 @@ func (t *trial) start(ctx context.Context, plan *restore.Plan) error {
 	cmd := exec.Command(filepath.Join(t.bin, "postgres"), args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, t.data
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin", "TZ=UTC"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGQUIT}
 	if t.uid >= 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(t.uid), Gid: uint32(t.gid)}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(t.uid), Gid: uint32(t.gid)}}
 	}
-	started, exited := make(chan error, 1), make(chan error, 1)
-	go func() {
-		// the kernel sends the signal when the thread ends that started it
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			exited <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	exited, err := childproc.Start(cmd, syscall.SIGQUIT)
+	if err != nil {
 		return fmt.Errorf("start what was restored: %w", err)
 	}
 	t.cmd, t.exited = cmd, exited
