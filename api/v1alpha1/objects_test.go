@@ -210,6 +210,8 @@ func TestValidate(t *testing.T) {
 
 		{"plain policy", policy(func(*BackupPolicySpec) {}), ""},
 		{"ttl", policy(func(s *BackupPolicySpec) { s.Retention.TTL = "7x" }), `spec.retention.ttl: "7x" is not a number of days or hours such as 7d or 168h`},
+		{"grace", policy(func(s *BackupPolicySpec) { s.Retention.Grace = "soon" }), `spec.retention.grace: "soon" is not a number of days or hours such as 7d or 168h`},
+		{"grace of centuries", policy(func(s *BackupPolicySpec) { s.Retention.Grace = "90000d" }), `spec.retention.grace: "90000d" is more than 36500d`},
 		{"ttl 0", policy(func(s *BackupPolicySpec) { s.Retention.TTL = "0d" }), `spec.retention.ttl: "0d" is no time at all: use at least 1h`},
 		{
 			"cron and archive", policy(func(s *BackupPolicySpec) { s.Schedule.Logfile.CronExpression = "@daily"; s.Archive.Mode = "fast" }),

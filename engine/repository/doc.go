@@ -11,9 +11,10 @@
 //	    Names             what the relations in it are called (engine/catalog)
 //	    Pack, Files       data files (engine/basebackup)
 //	    Manifest          written last
+//	    Tombstone         what is to go   (engine/retention)
 //
-// Invariants. Nothing is listed that is not whole. No object but a beat or a
-// lock is ever replaced (an index may be made again); putting the same bytes again is
+// Invariants. Nothing is listed that is not whole. No object but a beat, a
+// tombstone or a lock is ever replaced (an index may be made again); putting the same bytes again is
 // fine, other bytes are a *ConflictError. Packs, lists of files and names that are sealed
 // cannot be known again: putting one twice is a conflict. Every read checks what the object says of itself, and damage
 // is a *CorruptError that names the key. Absence is blob.ErrNotExist and nothing

@@ -36,14 +36,17 @@ const (
 	KindNames
 )
 
+// kindTombstone is written and read by this package alone.
+const kindTombstone Kind = 15
+
 var kindNames = [...]string{
 	"", "repository", "lineage", "history", "segment", "tail", "index",
-	"gap", "beat", "pack", "files", "manifest", "lock", "names",
+	"gap", "beat", "pack", "files", "manifest", "lock", "names", kindTombstone: "tombstone",
 }
 
 // String is the name FORMAT.md uses, in lower case.
 func (k Kind) String() string {
-	if int(k) < len(kindNames) && k > 0 {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
@@ -64,7 +67,7 @@ func (k Kind) limit() int64 {
 		return maxObject
 	case KindPack:
 		return 64 << 20 // PackSize, a frame more, its table, its seal
-	case KindManifest, KindNames:
+	case KindManifest, KindNames, kindTombstone:
 		return 64 << 20
 	}
 	return 1 << 20
