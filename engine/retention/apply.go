@@ -117,13 +117,18 @@ func (in *Input) loadPaths(ctx context.Context, cat *catalog.Catalog) error {
 	return nil
 }
 
-// Apply deletes what is on the list: the backups, then the WAL, oldest first. Packs that
+// Apply deletes what is on the list: the backups, leftovers, then the WAL, oldest first. Packs that
 // other backups use stay. Interrupted anywhere, or run again, it leaves nothing
 // broken; a list that is older than the newest change of the lineage must not be applied.
 func Apply(ctx context.Context, l *repository.Lineage, list List) error {
 	if len(list.Backups) > 0 {
 		if err := applyBackups(ctx, l, list.Backups); err != nil {
 			return err
+		}
+	}
+	for _, name := range list.Leftovers {
+		if err := l.Sweep(ctx, name); err != nil {
+			return fmt.Errorf("sweep what is left of backup %s: %w", name, err)
 		}
 	}
 	if len(list.WAL) == 0 {
