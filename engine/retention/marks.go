@@ -42,9 +42,10 @@ func (m Marks) Until(k Mark, grace time.Duration) time.Time {
 	return m.Seen.Add(max(0, grace-(m.Elapsed-k.At)))
 }
 
-// Next is when the next mark will be as old as grace; zero if there is none.
+// Next is when the next mark of a backup or of WAL will be as old as grace; zero if there
+// is none. Leftovers go when they are looked for.
 func (m Marks) Next(grace time.Duration) (at time.Time) {
-	all := slices.Concat(slices.Collect(maps.Values(m.Backups)), slices.Collect(maps.Values(m.Leftovers)))
+	all := slices.Collect(maps.Values(m.Backups))
 	for _, w := range m.WAL {
 		all = append(all, w.Mark)
 	}

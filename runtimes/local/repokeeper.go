@@ -41,9 +41,10 @@ type repoKeeper struct {
 	triedAt   time.Time // when that ended
 	probed    time.Time
 	inventory time.Time
-	expired   time.Time // by the runtime's clock
-	message   string    // what is not as it should be in a repository that is ready
-	trouble   string    // why nothing of those that left expires
+	expired   time.Time            // by the runtime's clock
+	swept     map[string]time.Time // by lineage: when leftovers were looked for
+	message   string               // what is not as it should be in a repository that is ready
+	trouble   string               // why nothing of those that left expires
 }
 
 // keepRepos starts a keeper for each BackupRepo that has none, and makes the others look.
