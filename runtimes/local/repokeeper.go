@@ -72,6 +72,9 @@ func (r *Runtime) keepRepos(ctx context.Context, keepers map[types.UID]*repoKeep
 		default:
 		}
 	}
+	if err == nil { // one that cannot be read may name any key
+		err = r.keys.sweep(r.secrets(), all, time.Now())
+	}
 	return errors.Join(err, r.seeToStrayBackups(ctx, all))
 }
 

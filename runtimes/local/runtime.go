@@ -50,6 +50,8 @@ type Runtime struct {
 	supervisor   string
 	surroundings surroundings
 
+	keys secretSweep
+
 	// identity is who the agent is; of the agent alone.
 	identity *agent.Identity
 }
