@@ -136,7 +136,7 @@ func (c *Catalog) noBackup(name string) error {
 func (c *Catalog) Gaps() []repository.Gap { return c.gaps }
 
 // Grow tells that the repository now holds all WAL of tli before lsn from where
-// this Catalog ended, and that every commit acknowledged by proven is before it. What
+// this Catalog ended, or from its last gap, and that every commit acknowledged by proven is before it. What
 // is before that end already says nothing new, and a timeline that the Catalog has no
 // history of is left out: after a switch of timelines, and after a gap, Load again.
 func (c *Catalog) Grow(tli pg.TimelineID, lsn pg.LSN, proven time.Time) {
@@ -145,6 +145,11 @@ func (c *Catalog) Grow(tli pg.TimelineID, lsn pg.LSN, proven time.Time) {
 	size := c.inv.size
 	n := size.Number(lsn)
 	from, ok := c.inv.end(tli)
+	for _, g := range c.gaps { // what follows the newest may not be there yet
+		if g.ToTimeline == tli && g.To <= lsn && (!ok || size.Number(g.To) > from) {
+			from, ok = size.Number(g.To), true
+		}
+	}
 	if _, known := c.histories[tli]; !ok && !known && tli != 1 {
 		return
 	}

@@ -407,3 +407,39 @@ func checkWhole(t *testing.T, l *repository.Lineage) {
 		}
 	}
 }
+
+// TestTombstone: marks come back as they were saved, and what is damaged marks nothing.
+func TestTombstone(t *testing.T) {
+	l := makeLineage(t, mem.New(nil), func() time.Time { return epoch })
+	if m, err := LoadMarks(t.Context(), l); err != nil || !m.Empty() {
+		t.Errorf("where there is none: %+v, %v", m, err)
+	}
+	want := Marks{
+		Seen: epoch, Elapsed: 5 * time.Hour,
+		Backups:   map[string]Mark{"b0": {epoch, time.Hour}, "b1": {epoch.Add(time.Minute), 0}},
+		Leftovers: map[string]Mark{"half": {epoch, 2 * time.Hour}},
+		WAL:       []MarkedRun{{Run{1, 1, 4}, Mark{epoch, 0}}, {Run{1, 4, 9}, Mark{epoch, time.Hour}}, {Run{2, 3, 4}, Mark{epoch, 0}}},
+	}
+	if err := SaveMarks(t.Context(), l, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadMarks(t.Context(), l)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for _, bad := range []string{
+		`{`, `{"elapsed":1,"backups":[{"name":"b","at":2}]}`, `{"elapsed":1,"backups":[{"name":"b","at":-2}]}`,
+		`{"backups":[{"name":"b"},{"name":"b"}]}`, `{"leftovers":[{"name":"b","at":1}]}`,
+		`{"wal":[{"timeline":1,"from":"0/100000","to":"0/100000"}]}`, `{"wal":[{"timeline":1,"from":"0/100001","to":"0/200000"}]}`,
+		`{"wal":[{"timeline":1,"from":"0/100000","to":"0/300000"},{"timeline":1,"from":"0/200000","to":"0/400000"}]}`,
+	} {
+		if err := l.PutTombstone(t.Context(), []byte(bad)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := LoadMarks(t.Context(), l)
+		var corrupt *repository.CorruptError
+		if !errors.As(err, &corrupt) || !m.Empty() {
+			t.Errorf("%s: %+v, %v", bad, m, err)
+		}
+	}
+}

@@ -107,7 +107,7 @@ func walOf(ctx context.Context, l *repository.Lineage, tli pg.TimelineID, lsn pg
 	}}, err
 }
 
-// After an incremental backup that the bound asked for failed, the next waits, and each
+// After a backup that the bound or a gap asked for failed, the next waits, and each
 // time twice as long.
 const (
 	firstRetry = time.Minute
@@ -146,6 +146,12 @@ func (p *Protector) runReplayBound(ctx context.Context, policy *v1alpha1.BackupP
 
 // boundWaits tells whether a backup is waited for, or the time after one that failed.
 func (p *Protector) boundWaits(ctx context.Context, last *repository.Manifest, now time.Time) (bool, error) {
+	return p.unaskedWaits(ctx, v1alpha1.BackupIncremental, last.Written, now)
+}
+
+// unaskedWaits tells whether any backup is waited for, or the time after those of a type
+// that nobody asked for and that failed since.
+func (p *Protector) unaskedWaits(ctx context.Context, kind v1alpha1.BackupType, since, now time.Time) (bool, error) {
 	all, err := store.List[*v1alpha1.Backup](ctx, p.cfg.Objects, p.cfg.Namespace, map[string]string{v1alpha1.LabelCluster: p.cfg.Cluster})
 	var broken store.BrokenObjects
 	if err != nil && !errors.As(err, &broken) {
@@ -162,7 +168,7 @@ func (p *Protector) boundWaits(ctx context.Context, last *repository.Manifest, n
 			return true, nil
 		case v1alpha1.BackupFailed:
 			at := b.Status.CompletionTimestamp.Time
-			if b.Labels[v1alpha1.LabelScheduled] == "" || b.Spec.BackupType != v1alpha1.BackupIncremental || at.Before(last.Written) || at.After(now) {
+			if b.Labels[v1alpha1.LabelScheduled] == "" || b.Spec.BackupType != kind || at.Before(since) || at.After(now) {
 				continue
 			}
 			failed++

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"slices"
@@ -30,7 +31,8 @@ type lastStatus struct {
 	behind    time.Time               // since when the repository was behind when the Archiver was last asked
 	reason    string                  // of the last error
 	failing   metav1.Time             // since when there is that reason
-	gaps      int
+	turns     int
+	archiver  *archive.Archiver // whose turns they are
 	timeline  pg.TimelineID
 	leftOnly  bool // what can be reached is in lineages that the cluster left, and in no other
 	syncKnown bool
@@ -292,11 +294,17 @@ func (p *Protector) look(ctx context.Context, problem error) (*v1alpha1.ArchiveS
 
 // lookAtCatalog lists the windows, and fills in the gaps.
 func (p *Protector) lookAtCatalog(ctx context.Context, st archive.Status, out *v1alpha1.ArchiveStatus) ([]v1alpha1.RecoverableWindow, error) {
-	if len(st.Gaps) != p.last.gaps || st.RepositoryTimeline != p.last.timeline && st.RepositoryTimeline != 0 {
+	var arch *archive.Archiver
+	if p.arch != nil {
+		arch = p.arch.Archiver
+	}
+	// WAL goes on elsewhere than where the catalog ends
+	turned := st.Turns != p.last.turns || arch != nil && arch != p.last.archiver
+	if turned || st.RepositoryTimeline != p.last.timeline && st.RepositoryTimeline != 0 {
 		if err := p.reload(ctx); err != nil {
 			return nil, err
 		}
-		p.last.gaps, p.last.timeline = len(st.Gaps), st.RepositoryTimeline
+		p.last.turns, p.last.archiver, p.last.timeline = st.Turns, arch, st.RepositoryTimeline
 	}
 	p.mu.Lock()
 	cat := p.cat
@@ -311,7 +319,7 @@ func (p *Protector) lookAtCatalog(ctx context.Context, st archive.Status, out *v
 	if err != nil {
 		return nil, err
 	}
-	gaps := cat.Gaps()
+	gaps := withGaps(cat.Gaps(), st.Gaps)
 	out.Gaps = gapsOf(gaps)
 	if n := len(gaps); n > 0 && (len(ws) == 0 || ws[len(ws)-1].ToLSN <= gaps[n-1].From) && out.State == v1alpha1.ArchiveStreaming {
 		out.State = v1alpha1.ArchiveGap // until a backup begins a new window
@@ -319,6 +327,25 @@ func (p *Protector) lookAtCatalog(ctx context.Context, st archive.Status, out *v
 	former := p.formerWindows(ctx)
 	p.last.leftOnly = len(former) > 0 && len(ws) == 0
 	return slices.Concat(former, WindowsOf(ws)), nil
+}
+
+// withGaps adds the gaps that the repository does not know yet. A gap grows while nothing
+// is taken: the longer one is it.
+func withGaps(known, more []repository.Gap) []repository.Gap {
+	out := slices.Clone(known)
+	for _, g := range more {
+		i := slices.IndexFunc(out, func(k repository.Gap) bool { return k.Timeline == g.Timeline && k.From == g.From })
+		switch {
+		case i < 0:
+			out = append(out, g)
+		case out[i].To < g.To:
+			out[i] = g
+		}
+	}
+	slices.SortFunc(out, func(a, b repository.Gap) int {
+		return cmp.Or(cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.From, b.From))
+	})
+	return out
 }
 
 // fillArchive puts what the Archiver says into the words of the objects. What it does
