@@ -443,3 +443,19 @@ func TestTombstone(t *testing.T) {
 		}
 	}
 }
+
+// TestStepSparesWAL: where the WAL of a backup was marked before the backup was, as when the
+// backup came up later, it goes with it and not before.
+func TestStepSparesWAL(t *testing.T) {
+	in := Input{Now: epoch, SegmentSize: size, Backups: []Backup{{Name: "b", Timeline: 1, Start: size.Start(3) + 1, Stop: size.Start(4) + 9}}}
+	list := List{Backups: []string{"b"}, WAL: []Run{{1, 0, 8}}}
+	m := Marks{Seen: epoch, Elapsed: 9 * time.Hour, WAL: []MarkedRun{{Run{1, 0, 8}, Mark{epoch, 0}}}}
+	step := m.Step(in, list, 6*time.Hour)
+	if diff := cmp.Diff(List{WAL: []Run{{1, 0, 3}, {1, 5, 8}}}, step.Go); diff != "" {
+		t.Errorf("what goes (-want +got):\n%s", diff)
+	}
+	step = m.Step(in, List{WAL: list.WAL}, 6*time.Hour) // kept, its WAL is not needed
+	if diff := cmp.Diff(List{WAL: list.WAL}, step.Go); diff != "" {
+		t.Errorf("what goes (-want +got):\n%s", diff)
+	}
+}
