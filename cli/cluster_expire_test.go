@@ -5,10 +5,12 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/pg"
@@ -98,4 +100,32 @@ b12    Apr 13,2023 02:00 UTC+0800   yes       <none>   at the next look   it lie
 b13    Apr 14,2023 02:00 UTC+0800   no        <none>   <none>             the promised time begins with it
 b14    Apr 15,2023 02:00 UTC+0800   no        <none>   <none>             it lies within the promised time
 `, "The promised time (ttl 3d, grace 0h) begins 2023-04-14 19:59:40 +08:00. WAL: 9 segments go, 0 of them are marked, and 20 stay.\n", 0, "cluster", "expire", "my-pg", "--dry-run")
+}
+
+// TestMarkedBackup: a backup that goes says so where it is shown.
+func TestMarkedBackup(t *testing.T) {
+	b := newBench(t)
+	b.cluster("my-pg", nil)
+	marked, goes := metav1.NewTime(clock("2023-04-17T11:00:00Z")), metav1.NewTime(clock("2023-04-18T11:00:00Z"))
+	b.backup("b1", "my-pg", v1alpha1.BackupStatus{Phase: v1alpha1.BackupCompleted, MarkedTime: marked, DeletionTime: goes})
+	b.backup("b2", "my-pg", v1alpha1.BackupStatus{Phase: v1alpha1.BackupCompleted})
+	for _, c := range []struct {
+		args string
+		says bool
+	}{
+		{"cluster list-backup --name b1 -o wide", true},
+		{"cluster list-backup --name b2 -o wide", false},
+		{"cluster describe-backup b1", true},
+		{"cluster describe-backup b2", false},
+		{"cluster list-backup --name b1", false},
+	} {
+		out, errs, code := b.run(strings.Fields(c.args)...)
+		if code != 0 || strings.Contains(out, "Apr 18,2023 19:00 UTC+0800") != c.says {
+			t.Errorf("kbcli %s: %s%s", c.args, out, errs)
+		}
+	}
+	out, _, _ := b.run("cluster", "describe-backup", "b1")
+	if want := "Deleted:         Apr 18,2023 19:00 UTC+0800, unless the policy promises it again: marked Apr 17,2023 19:00 UTC+0800\n"; !strings.Contains(strings.Join(strings.Fields(out), " "), strings.Join(strings.Fields(want), " ")) {
+		t.Errorf("described as\n%s", out)
+	}
 }
