@@ -33,6 +33,7 @@ const (
 	EventRestorePoint   EventKind = "restore-point"
 	EventTimeline       EventKind = "timeline"
 	EventParameters     EventKind = "parameters"
+	EventSpike          EventKind = "spike"
 	EventGap            EventKind = "gap" // the log is missing or cannot be read
 )
 
@@ -56,6 +57,7 @@ type Event struct {
 	About    bool   // Rows is what the server guessed
 	// RolledBack: nothing of it is in any restore.
 	RolledBack bool
+	Spike      *Spike // of a spike; Table and Rows are what had most of it, where that is known
 }
 
 // Destructive tells whether what there was is no more.
@@ -89,7 +91,15 @@ type HistoryQuery struct {
 	// MinRows is how many rows of one relation a transaction must have inserted,
 	// updated or deleted; 0 is 1.
 	MinRows uint64
+	// Undone also finds out which tables a DROP or TRUNCATE that was rolled back was of:
+	// the log of those transactions is read itself.
+	Undone bool
+	Spikes *Spikes // also looks for them
 }
+
+// historyReach is how far a clock may have been set back so that what was stamped before
+// the end of a query is still found behind what was stamped after.
+const historyReach = time.Hour
 
 // History hands the events of one path of timelines to fn, in the order of the log,
 // those that were rolled back too. What of the log is missing or cannot be read is an
@@ -103,6 +113,7 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 	if !ok {
 		return nil
 	}
+	earliest := first
 	size := c.inv.size
 	if q.From != 0 {
 		first = max(first, size.Number(q.From))
@@ -116,10 +127,15 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 		}
 	}
 	h := &historian{c: c, p: p, q: q, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
-	if h.names, err = c.namesFor(ctx, p, size.Start(first)); err != nil {
+	if q.Spikes != nil {
+		if err := h.usually(ctx, first, earliest); err != nil {
+			return err
+		}
+	}
+	if h.names, err = c.namesFor(ctx, p, size.Start(first), size.End(last)); err != nil {
 		return err
 	}
-	return c.eachDetailed(ctx, p, first, last, func(n uint64, x *walindex.Index, err error) error {
+	err = c.eachDetailed(ctx, p, first, last, func(n uint64, x *walindex.Index, err error) error {
 		var missing *repository.MissingWALError
 		switch {
 		case x == nil && err == nil || errors.As(err, &missing) || isDamage(err):
@@ -130,119 +146,19 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 		if err != nil {
 			return err
 		}
-		return h.tell(fn)
+		if err := h.tell(fn); err != nil {
+			return err
+		}
+		if !q.Until.IsZero() && h.clock.After(q.Until.Add(historyReach)) {
+			return errEnough
+		}
+		return nil
 	})
-}
-
-// extent is the first and the last segment of a path that there is anything of.
-func (c *Catalog) extent(p Path) (first, last uint64, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	on := []pg.TimelineID{p.Timeline}
-	for _, e := range p.Entries {
-		on = append(on, e.Timeline)
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
 	}
-	note := func(from, to uint64) {
-		if !ok || from < first {
-			first = from
-		}
-		if !ok || to > last {
-			last = to
-		}
-		ok = true
-	}
-	for _, tli := range on {
-		for _, s := range c.inv.whole[tli] {
-			note(s.from, s.to-1)
-		}
-	}
-	for g, to := range c.inv.tails {
-		if slices.Contains(on, g.Timeline) && to > c.inv.size.Start(g.Number) {
-			note(g.Number, g.Number)
-		}
-	}
-	return first, last, ok
-}
-
-// endOf is how far segment n on p goes; its start if there is nothing of it.
-func (c *Catalog) endOf(p Path, n uint64) pg.LSN {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inv.has(p.Segment(n)) {
-		return c.inv.size.End(n)
-	}
-	return min(p.reach(c.inv, c.inv.size.Start(n)), c.inv.size.End(n))
-}
-
-// firstSince finds a segment from which on everything that happened since a moment is.
-func (c *Catalog) firstSince(ctx context.Context, p Path, since time.Time, first, last uint64) (uint64, error) {
-	for to := last + 1; to > first; {
-		from := first
-		if to-first > batch {
-			from = to - batch
-		}
-		c.prefetch(ctx, p, from, to)
-		for n := to; n > from; n-- {
-			end := c.endOf(p, n-1)
-			if end == c.inv.size.Start(n-1) {
-				continue
-			}
-			x, err := c.index(ctx, p, n-1, end)
-			if isDamage(err) {
-				continue
-			}
-			if err != nil {
-				return 0, err
-			}
-			var newest pg.Timestamp
-			for i := range x.Transactions {
-				newest = max(newest, x.Transactions[i].Time)
-			}
-			if newest != 0 && newest.Time().Before(since) {
-				return n - 1, nil
-			}
-		}
-		to = from
-	}
-	return first, ctx.Err()
-}
-
-// eachDetailed hands the detailed indexes of segments first to last to fn, in order,
-// and fetches some ahead. nil without an error is a segment of which there is nothing.
-func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, fn func(n uint64, x *walindex.Index, err error) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var ahead [keepFetched]chan *walindex.Index
-	fetch := func(n uint64) {
-		ch := make(chan *walindex.Index, 1)
-		ahead[n%keepFetched] = ch
-		go func() {
-			var x *walindex.Index
-			if g := p.Segment(n); n <= last && c.has(g) {
-				x, _ = c.detailed(ctx, g) // what is wrong is told when it is its turn
-			}
-			ch <- x
-		}()
-	}
-	for n := first; n <= last && n < first+keepFetched; n++ {
-		fetch(n)
-	}
-	for n := first; n <= last; n++ {
-		x, err := <-ahead[n%keepFetched], ctx.Err()
-		if err != nil {
-			return err
-		}
-		if end := c.endOf(p, n); x == nil && end > c.inv.size.Start(n) {
-			x, err = c.Index(ctx, p, n, end)
-		}
-		if n+keepFetched <= last {
-			fetch(n + keepFetched)
-		}
-		if err := fn(n, x, err); err != nil {
-			return err
-		}
-	}
-	return nil
+	h.endSpikes()
+	return h.tell(fn)
 }
 
 // historian makes events of indexes.
@@ -309,6 +225,11 @@ func (h *historian) hole(n uint64, err error) error {
 		h.add(e)
 	}
 	h.inHole = true
+	if h.q.Spikes != nil {
+		if b := h.q.Spikes.stop(); b != nil {
+			h.spike(h.c.inv.size.Start(n), b)
+		}
+	}
 	clear(h.made)
 	clear(h.truncated)
 	clear(h.databases)
@@ -336,10 +257,16 @@ func (h *historian) segment(ctx context.Context, x *walindex.Index) error {
 		return d
 	}
 	for _, d := range x.DatabasesMade {
+		if d.FileCopy && d.SrcDB == d.DatabaseCreate.DB {
+			continue // it moves, and what it left goes by nobody's number
+		}
 		m := of(d.XID, d.Start)
 		m.made = append(m.made, d.DB)
 	}
 	for _, d := range x.DatabasesDropped {
+		if d.XID == 0 {
+			continue
+		}
 		m := of(d.XID, d.Start)
 		m.dropped = append(m.dropped, d.DB)
 	}
@@ -350,6 +277,7 @@ func (h *historian) segment(ctx context.Context, x *walindex.Index) error {
 		}
 		h.clock = tx.Time.Time()
 		h.upTo(x, tx.Start)
+		h.count(tx)
 		if err := h.transaction(ctx, tx); err != nil {
 			return err
 		}
@@ -385,6 +313,11 @@ func (h *historian) others(x *walindex.Index) {
 	for _, p := range x.Parameters {
 		h.add(Event{LSN: p.Start, Kind: EventParameters, Rows: -1, What: fmt.Sprintf("max_connections=%d max_worker_processes=%d max_wal_senders=%d max_prepared_transactions=%d max_locks_per_transaction=%d",
 			p.MaxConnections, p.MaxWorkerProcesses, p.MaxWalSenders, p.MaxPreparedXacts, p.MaxLocksPerXact)})
+	}
+	for _, d := range x.DatabasesMade {
+		if d.FileCopy && d.SrcDB == d.DatabaseCreate.DB {
+			h.add(Event{LSN: d.Start, XID: d.XID, Kind: EventRewrite, What: "ALTER DATABASE SET TABLESPACE", Database: h.databaseName(d.DatabaseCreate.DB, d.Start), Rows: -1})
+		}
 	}
 	for _, t := range x.Tablespaces {
 		h.add(Event{LSN: t.Start, Kind: EventTablespace, What: "CREATE TABLESPACE at " + t.Path, Rows: -1})

@@ -52,6 +52,10 @@ func (h *historian) transaction(ctx context.Context, tx *walindex.Transaction) e
 		x.adopt()
 		x.dropped()
 		x.created(d)
+	} else if x.q.Undone {
+		if err := x.undone(ctx); err != nil {
+			return err
+		}
 	}
 	x.rows()
 	return nil
@@ -82,7 +86,12 @@ func (x *xactEvents) of(e Event, db pg.Oid, r *RelationName) Event {
 }
 
 func (x *xactEvents) databaseName(db pg.Oid) string {
-	if name := x.names.database(db, x.tx.Start); name != "" {
+	return x.historian.databaseName(db, x.tx.Start)
+}
+
+// databaseName is what a database is called, or its number.
+func (h *historian) databaseName(db pg.Oid, lsn pg.LSN) string {
+	if name := h.names.database(db, lsn); name != "" {
 		return name
 	}
 	if db == 0 {
@@ -108,16 +117,10 @@ func (x *xactEvents) database(ctx context.Context, d *databaseChange) error {
 			continue // by initdb
 		}
 		e := x.event(EventCreateDatabase, "CREATE DATABASE")
-		if slices.Contains(d.dropped, db) {
-			e.What, e.Kind = "ALTER DATABASE SET TABLESPACE", EventRewrite
-		}
 		e.Database = x.databaseName(db)
 		x.add(e)
 	}
 	for _, db := range d.dropped {
-		if slices.Contains(d.made, db) {
-			continue
-		}
 		// its files go before the end of the transaction, and before they go nobody can
 		// connect to it any more
 		e := x.event(EventDropDatabase, "DROP DATABASE")
@@ -250,6 +253,8 @@ func (x *xactEvents) judge(db pg.Oid, r *RelationName) (Event, bool) {
 	switch {
 	case r.Kind == 'm':
 		what = "REFRESH MATERIALIZED VIEW"
+	case !x.makes(db, now.File):
+		what = "ALTER TABLE SET UNLOGGED" // whose file no log tells of
 	case x.inserted(db, now.File) > 0:
 		what = "ALTER TABLE, which wrote all rows anew"
 	}
@@ -264,6 +269,11 @@ func (x *xactEvents) named(db pg.Oid, r *RelationName) bool {
 		}
 	}
 	return false
+}
+
+// makes tells whether the transaction made a file.
+func (x *xactEvents) makes(db, file pg.Oid) bool {
+	return slices.ContainsFunc(x.made, func(m walindex.Creation) bool { return m.Rel.DB == db && m.Rel.Rel == file })
 }
 
 // inserted is how many rows the transaction wrote into a file.
