@@ -57,6 +57,7 @@ type Event struct {
 	About    bool   // Rows is what the server guessed
 	// RolledBack: nothing of it is in any restore.
 	RolledBack bool
+	at         pg.LSN // of the record that told it
 	Spike      *Spike // of a spike; Table and Rows are what had most of it, where that is known
 }
 
@@ -94,7 +95,20 @@ type HistoryQuery struct {
 	// Undone also finds out which tables a DROP or TRUNCATE that was rolled back was of:
 	// the log of those transactions is read itself.
 	Undone bool
-	Spikes *Spikes // also looks for them
+	Spikes bool // also looks for them
+	// Going reads a history that grows, part by part: each query with the same one goes
+	// on where the one before ended, and Since is when the first begins.
+	Going *Going
+}
+
+// Going is how far a history that grows was read.
+type Going struct {
+	// Settled ends the part before the first event that is stamped later: its names may
+	// not be stored yet. It is set before each query.
+	Settled time.Time
+
+	next   pg.LSN // before which everything was told
+	spikes spikes
 }
 
 // historyReach is how far a clock may have been set back so that what was stamped before
@@ -121,13 +135,22 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 	if q.To != 0 {
 		last = min(last, size.Number(q.To-1)+1) // a record may end in the segment after
 	}
+	if q.Going != nil && q.Going.next != 0 {
+		// from the segment before on: there a transaction may have begun that ends now
+		q.Since, first = time.Time{}, max(first, size.Number(q.Going.next)-min(1, size.Number(q.Going.next)))
+	}
 	if !q.Since.IsZero() {
 		if first, err = c.firstSince(ctx, p, q.Since, first, last); err != nil {
 			return err
 		}
 	}
-	h := &historian{c: c, p: p, q: q, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
-	if q.Spikes != nil {
+	h := &historian{c: c, p: p, q: q, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, unlogged: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
+	if q.Spikes {
+		h.spikes = &spikes{}
+		if q.Going != nil {
+			h.spikes = &q.Going.spikes
+			h.spikes.growing = true
+		}
 		if err := h.usually(ctx, first, earliest); err != nil {
 			return err
 		}
@@ -140,6 +163,7 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 		switch {
 		case x == nil && err == nil || errors.As(err, &missing) || isDamage(err):
 			err = h.hole(n, err)
+			x = nil
 		case err == nil:
 			err = h.segment(ctx, x)
 		}
@@ -148,6 +172,13 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 		}
 		if err := h.tell(fn); err != nil {
 			return err
+		}
+		if g := q.Going; g != nil {
+			if x != nil {
+				g.next = max(g.next, x.Next)
+			} else {
+				g.next = max(g.next, size.Start(n+1))
+			}
 		}
 		if !q.Until.IsZero() && h.clock.After(q.Until.Add(historyReach)) {
 			return errEnough
@@ -170,12 +201,15 @@ type historian struct {
 
 	// by transaction or subtransaction, until it ends
 	made      map[pg.XID][]walindex.Creation
+	unlogged  map[pg.XID][]relKey // files of unlogged tables that were made
 	truncated map[pg.XID][]relKey
 	databases map[pg.XID]*databaseChange
 
 	clock  time.Time // of the newest transaction that ended so far
 	events []Event
 	inHole bool
+	ended  bool // by Going
+	spikes *spikes
 
 	creation, truncate int // of the index, the next that is to be noted
 }
@@ -190,15 +224,27 @@ func (h *historian) add(e Event) {
 	if e.Time.IsZero() {
 		e.Time = h.clock
 	}
-	e.Timeline = h.p.TimelineAt(e.LSN)
+	if e.Timeline = h.p.TimelineAt(e.LSN); e.at == 0 {
+		e.at = e.LSN
+	}
 	h.events = append(h.events, e)
 }
 
 // tell hands over what was gathered and is wanted.
 func (h *historian) tell(fn func(Event) error) error {
-	slices.SortStableFunc(h.events, func(a, b Event) int { return cmp.Compare(a.LSN, b.LSN) })
+	slices.SortStableFunc(h.events, func(a, b Event) int { return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.at, b.at)) })
 	q := &h.q
+	defer func() { h.events = h.events[:0] }()
 	for _, e := range h.events {
+		if g := q.Going; g != nil {
+			if e.Time.After(g.Settled) && e.at >= g.next {
+				g.next = e.at
+				return errEnough
+			}
+			if e.at < g.next {
+				continue
+			}
+		}
 		if q.From != 0 && e.LSN < q.From || q.To != 0 && e.LSN >= q.To {
 			continue
 		}
@@ -209,7 +255,6 @@ func (h *historian) tell(fn func(Event) error) error {
 			return err
 		}
 	}
-	h.events = h.events[:0]
 	return nil
 }
 
@@ -225,13 +270,14 @@ func (h *historian) hole(n uint64, err error) error {
 		h.add(e)
 	}
 	h.inHole = true
-	if h.q.Spikes != nil {
-		if b := h.q.Spikes.stop(); b != nil {
+	if h.spikes != nil {
+		if b := h.spikes.stop(); b != nil {
 			h.spike(h.c.inv.size.Start(n), b)
 		}
 	}
 	clear(h.made)
 	clear(h.truncated)
+	clear(h.unlogged)
 	clear(h.databases)
 	return nil
 }
@@ -290,8 +336,11 @@ func (h *historian) segment(ctx context.Context, x *walindex.Index) error {
 // upTo notes which files were made, and tables emptied, by an LSN.
 func (h *historian) upTo(x *walindex.Index, end pg.LSN) {
 	for ; h.creation < len(x.Creations) && x.Creations[h.creation].Start < end; h.creation++ {
-		if m := x.Creations[h.creation]; m.Fork == pg.MainFork {
+		switch m := x.Creations[h.creation]; m.Fork {
+		case pg.MainFork:
 			h.made[m.XID] = append(h.made[m.XID], m)
+		case pg.InitFork:
+			h.unlogged[m.XID] = append(h.unlogged[m.XID], relKey{m.Rel.DB, m.Rel.Rel})
 		}
 	}
 	for ; h.truncate < len(x.Truncates) && x.Truncates[h.truncate].Start < end; h.truncate++ {

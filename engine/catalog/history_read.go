@@ -121,4 +121,3 @@ func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, 
 	}
 	return nil
 }
-

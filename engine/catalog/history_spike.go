@@ -37,12 +37,9 @@ type Spike struct {
 	Usual   uint64    `json:"usual"` // bytes of WAL a minute, before it
 }
 
-// Spikes looks for them. Whoever reads a history that grows, part by part, gives the
-// same one to each query.
-type Spikes struct {
-	// Growing: a spike at the end of what there is goes on, perhaps, and is told when
-	// it is over.
-	Growing bool
+// spikes looks for them.
+type spikes struct {
+	growing bool // a spike at the end of what there is goes on, perhaps, and is told when it is over
 
 	begun  bool
 	minute int64  // since 1970, that is counted now
@@ -65,7 +62,7 @@ type burst struct {
 func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
 
 // add counts the end of a transaction. It gives back a spike that was over before.
-func (s *Spikes) add(tx *walindex.Transaction) (over *burst) {
+func (s *spikes) add(tx *walindex.Transaction) (over *burst) {
 	if tx.End <= s.end {
 		return nil // it was seen
 	}
@@ -89,7 +86,7 @@ func (s *Spikes) add(tx *walindex.Transaction) (over *burst) {
 }
 
 // to ends the minutes before another. A clock that was set back does not begin one.
-func (s *Spikes) to(minute int64) (over *burst) {
+func (s *spikes) to(minute int64) (over *burst) {
 	if !s.begun || minute <= s.minute {
 		return nil
 	}
@@ -107,7 +104,7 @@ func (s *Spikes) to(minute int64) (over *burst) {
 }
 
 // judge takes the minute that ended.
-func (s *Spikes) judge(bytes uint64) (over *burst) {
+func (s *spikes) judge(bytes uint64) (over *burst) {
 	if usual, known := s.usual(); known && bytes >= max(spikeFloor, spikeFactor*usual) {
 		if s.burst == nil {
 			s.burst = &burst{Spike: Spike{From: time.Unix(s.minute*60, 0).UTC(), Usual: usual}, rows: map[pg.RelFileLocator]uint64{}}
@@ -131,7 +128,7 @@ func (s *Spikes) judge(bytes uint64) (over *burst) {
 }
 
 // usual is the median of the hour before.
-func (s *Spikes) usual() (uint64, bool) {
+func (s *spikes) usual() (uint64, bool) {
 	if len(s.past) < spikeKnown {
 		return 0, false
 	}
@@ -140,15 +137,15 @@ func (s *Spikes) usual() (uint64, bool) {
 }
 
 // stop ends what is known for certain when the log has a hole.
-func (s *Spikes) stop() (over *burst) {
+func (s *spikes) stop() (over *burst) {
 	over = s.burst
-	*s = Spikes{Growing: s.Growing, end: s.end}
+	*s = spikes{growing: s.growing, end: s.end}
 	return over
 }
 
 // usually looks at what was before segment first.
 func (h *historian) usually(ctx context.Context, first, earliest uint64) error {
-	if h.q.Spikes.begun {
+	if h.spikes.begun {
 		return nil
 	}
 	from := earliest
@@ -157,7 +154,7 @@ func (h *historian) usually(ctx context.Context, first, earliest uint64) error {
 	}
 	return h.c.eachIndex(ctx, h.p, from, first, h.c.inv.size.Start(first), func(_ uint64, x *walindex.Index, err error) error {
 		if unreadable(err) {
-			h.q.Spikes.stop()
+			h.spikes.stop()
 			return nil
 		}
 		if err != nil {
@@ -165,7 +162,7 @@ func (h *historian) usually(ctx context.Context, first, earliest uint64) error {
 		}
 		for i := range x.Transactions {
 			if x.Transactions[i].Kind.Ends() {
-				h.q.Spikes.add(&x.Transactions[i])
+				h.spikes.add(&x.Transactions[i])
 			}
 		}
 		return nil
@@ -174,8 +171,12 @@ func (h *historian) usually(ctx context.Context, first, earliest uint64) error {
 
 // count counts a transaction for spikes.
 func (h *historian) count(tx *walindex.Transaction) {
-	s := h.q.Spikes
-	if s == nil || s.Growing && !h.q.Until.IsZero() && tx.Time.Time().After(h.q.Until) {
+	s := h.spikes
+	if s == nil || h.ended {
+		return
+	}
+	if g := h.q.Going; g != nil && tx.Start >= g.next && tx.Time.Time().After(g.Settled) {
+		h.ended = true
 		return
 	}
 	if b := s.add(tx); b != nil {
@@ -185,15 +186,15 @@ func (h *historian) count(tx *walindex.Transaction) {
 
 // endSpikes tells of a spike at the end of the log.
 func (h *historian) endSpikes() {
-	s := h.q.Spikes
+	s := h.spikes
 	if s == nil {
 		return
 	}
 	var b *burst
-	if !h.q.Until.IsZero() {
-		b = s.to(minuteOf(h.q.Until))
+	if h.q.Going != nil && !h.ended {
+		b = s.to(minuteOf(h.q.Going.Settled))
 	}
-	if b == nil && !s.Growing {
+	if b == nil && !s.growing {
 		if b = s.to(s.minute + 1); b == nil {
 			b = s.burst
 		}

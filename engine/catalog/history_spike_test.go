@@ -15,7 +15,7 @@ import (
 
 // spikesOf gives the spikes of minutes of so many MB each; -1 is one without a transaction.
 func spikesOf(minutes []int) (out []string) {
-	var s Spikes
+	var s spikes
 	note := func(b *burst) {
 		if b != nil {
 			out = append(out, fmt.Sprintf("minute %d, %d minutes, %d MB, usually %d", int(b.From.Sub(noon).Minutes()), b.Minutes, b.Bytes>>20, b.Usual>>20))
@@ -116,27 +116,28 @@ func TestHistorySpikes(t *testing.T) {
 		return out
 	}
 	want := []string{at(112, 100).String() + " 12:30: 1 minutes, 80 MB; spike: spike 5.FILE 8000"}
-	if diff := cmp.Diff(want, read(c, HistoryQuery{Spikes: &Spikes{}})); diff != "" {
+	if diff := cmp.Diff(want, read(c, HistoryQuery{Spikes: true})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// what was usual is known from before what was asked for
-	if diff := cmp.Diff(want, read(c, HistoryQuery{Since: clock(29 * 60), Spikes: &Spikes{}})); diff != "" {
+	if diff := cmp.Diff(want, read(c, HistoryQuery{Since: clock(29 * 60), Spikes: true})); diff != "" {
 		t.Errorf("since shortly before (-want +got):\n%s", diff)
 	}
 	if got := read(c, HistoryQuery{}); got != nil {
 		t.Errorf("not asked for: %v", got)
 	}
-	if got := read(grown, HistoryQuery{Spikes: &Spikes{}}); len(got) != 1 {
+	if got := read(grown, HistoryQuery{Spikes: true}); len(got) != 1 {
 		t.Errorf("at the end of the log: %v", got)
 	}
-	s := &Spikes{Growing: true}
-	if got := read(grown, HistoryQuery{Until: clock(30*60 + 30), Spikes: s}); got != nil {
+	g := &Going{Settled: clock(30*60 + 30)}
+	if got := read(grown, HistoryQuery{Spikes: true, Going: g}); got != nil {
 		t.Errorf("while it goes on: %v", got)
 	}
-	if diff := cmp.Diff(want, read(c, HistoryQuery{From: at(110, 101), Until: clock(3600), Spikes: s})); diff != "" {
+	g.Settled = clock(3600)
+	if diff := cmp.Diff(want, read(c, HistoryQuery{Spikes: true, Going: g})); diff != "" {
 		t.Errorf("when it was over (-want +got):\n%s", diff)
 	}
-	if got := read(c, HistoryQuery{From: at(110, 101), Until: clock(3600), Spikes: s}); got != nil {
+	if got := read(c, HistoryQuery{Spikes: true, Going: g}); got != nil {
 		t.Errorf("once more: %v", got)
 	}
 }

@@ -22,17 +22,18 @@ const (
 // xactEvents are the events of one transaction while they are made.
 type xactEvents struct {
 	*historian
-	tx      *walindex.Transaction
-	made    []walindex.Creation
-	trunc   []relKey
-	class   map[pg.Oid]walindex.RowCounts // what it did to pg_class, by database
-	rewrote map[relKey]bool               // files with the rows of files that went
-	renewed map[relKey]bool               // relations that have them, by oid
+	tx       *walindex.Transaction
+	made     []walindex.Creation
+	trunc    []relKey
+	unlogged []relKey
+	class    map[pg.Oid]walindex.RowCounts // what it did to pg_class, by database
+	rewrote  map[relKey]bool               // files with the rows of files that went
+	renewed  map[relKey]bool               // relations that have them, by oid
 }
 
 // transaction makes the events of one that ended.
 func (h *historian) transaction(ctx context.Context, tx *walindex.Transaction) error {
-	x := &xactEvents{historian: h, tx: tx, made: claim(h.made, tx), trunc: claim(h.truncated, tx), class: map[pg.Oid]walindex.RowCounts{}, rewrote: map[relKey]bool{}, renewed: map[relKey]bool{}}
+	x := &xactEvents{historian: h, tx: tx, made: claim(h.made, tx), trunc: claim(h.truncated, tx), unlogged: claim(h.unlogged, tx), class: map[pg.Oid]walindex.RowCounts{}, rewrote: map[relKey]bool{}, renewed: map[relKey]bool{}}
 	d := h.databases[tx.XID]
 	if d == nil && tx.Changes == nil && len(tx.Dropped) == 0 && len(x.made) == 0 {
 		return nil
@@ -129,7 +130,7 @@ func (x *xactEvents) database(ctx context.Context, d *databaseChange) error {
 		if e.LSN, err = x.dropStart(ctx, x.tx.XID, d.start); err != nil && !isDamage(err) {
 			return err
 		}
-		e.Database = x.databaseName(db)
+		e.Database, e.at = x.databaseName(db), x.tx.Start
 		x.add(e)
 	}
 	return nil
@@ -253,8 +254,8 @@ func (x *xactEvents) judge(db pg.Oid, r *RelationName) (Event, bool) {
 	switch {
 	case r.Kind == 'm':
 		what = "REFRESH MATERIALIZED VIEW"
-	case !x.makes(db, now.File):
-		what = "ALTER TABLE SET UNLOGGED" // whose file no log tells of
+	case slices.Contains(x.unlogged, relKey{db, now.File}):
+		what = "ALTER TABLE SET UNLOGGED"
 	case x.inserted(db, now.File) > 0:
 		what = "ALTER TABLE, which wrote all rows anew"
 	}
@@ -269,11 +270,6 @@ func (x *xactEvents) named(db pg.Oid, r *RelationName) bool {
 		}
 	}
 	return false
-}
-
-// makes tells whether the transaction made a file.
-func (x *xactEvents) makes(db, file pg.Oid) bool {
-	return slices.ContainsFunc(x.made, func(m walindex.Creation) bool { return m.Rel.DB == db && m.Rel.Rel == file })
 }
 
 // inserted is how many rows the transaction wrote into a file.
