@@ -164,7 +164,9 @@ func TestPromotedAgainstWaldump(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ended(x, func(lsn pg.LSN, format string, args ...any) { got = append(got, fmt.Sprintf("%s ", lsn)+fmt.Sprintf(format, args...)) })
+			ended(x, func(lsn pg.LSN, format string, args ...any) {
+				got = append(got, fmt.Sprintf("%s ", lsn)+fmt.Sprintf(format, args...))
+			})
 			argv := append(s.Waldump(t), filepath.Join(dir, names[0]))
 			c := exec.Command(argv[0], argv[1:]...)
 			c.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C")
