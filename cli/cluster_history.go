@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ brings back the state from just before it, as a new cluster.
 The archive alone is read: the cluster may be stopped or deleted. Rows are counted as
 they were written to the log. "~" is what the server guessed, "≥" is at least so many. A
 table that was made and dropped before its name was stored is shown by its number,
-tablespace/database/file.
+tablespace/database/file. With --follow, -o json is one object a line.
 
 A spike is a minute or more with at least 64 MiB of WAL each, and eight times what is
 usual: the median of the minutes of the hour before. The table beside it had most of
@@ -193,7 +194,7 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 	if o.follow {
 		return o.goOn(ctx, a)
 	}
-	events, err := o.read(ctx, nil)
+	events, err := o.read(ctx, a, nil)
 	if err != nil {
 		return err
 	}
@@ -202,10 +203,7 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 		return a.value(o.output, map[string]any{"items": events})
 	}
 	if len(events) == 0 {
-		a.note("No events found of cluster %s since %s.", name, humantime.FormatSeconds(o.from, a.zone))
-		if o.minRows > 1 {
-			a.note("note: rows that were changed count from %d in one table and transaction on; see --min-rows", o.minRows)
-		}
+		o.none(a)
 		return nil
 	}
 	if o.table != "" {
@@ -213,6 +211,21 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 	}
 	o.write(a, a.stdio.Out, nil, events)
 	return nil
+}
+
+// none says that nothing was found, and what there may be all the same.
+func (o *history) none(a *app) {
+	since := ""
+	if !o.from.IsZero() {
+		since = " since " + humantime.FormatSeconds(o.from, a.zone)
+	}
+	a.note("No events found of cluster %s%s.", o.src.Cluster, since)
+	rows := func(k string) bool {
+		return slices.Contains([]catalog.EventKind{catalog.EventDelete, catalog.EventUpdate, catalog.EventInsert}, catalog.EventKind(k))
+	}
+	if o.minRows > 1 && (len(o.kinds) == 0 || slices.ContainsFunc(o.kinds, rows)) {
+		a.note("note: rows that were changed count from %d in one table and transaction on; see --min-rows", o.minRows)
+	}
 }
 
 // moments reads since and until by the source's clock.
@@ -246,18 +259,31 @@ func (o *history) moments(ctx context.Context, a *app) error {
 	return nil
 }
 
+// mostEvents bounds what is gathered before it is printed.
+const mostEvents = 100_000
+
+var errMore = errors.New("there are more events")
+
 // read gathers the events that are shown: all, or those that came since going.
-func (o *history) read(ctx context.Context, going *catalog.Going) ([]happened, error) {
+func (o *history) read(ctx context.Context, a *app, going *catalog.Going) ([]happened, error) {
 	events := []happened{}
 	q := catalog.HistoryQuery{
 		Timeline: pg.TimelineID(o.timeline), Since: o.from, Until: o.to, MinRows: max(o.minRows, 1), Undone: o.all, Going: going,
 		Spikes: len(o.kinds) == 0 || slices.Contains(o.kinds, string(catalog.EventSpike)),
 	}
 	err := o.reader.History(ctx, o.src, q, func(e catalog.Event, restorable bool) error {
+		if len(events) == mostEvents {
+			return errMore
+		}
 		if o.wants(&e) {
 			events = append(events, happenedOf(e, restorable))
 		}
 		return nil
 	})
+	if errors.Is(err, errMore) {
+		if err = nil; going == nil {
+			a.warn("there are more events than %d: from %s on they are left out; --since, --kind and --min-rows narrow it", mostEvents, humantime.FormatSeconds(events[len(events)-1].Time, a.zone))
+		}
+	}
 	return events, err
 }

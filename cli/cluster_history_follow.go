@@ -34,7 +34,10 @@ func (o *history) goOn(ctx context.Context, a *app) error {
 		if err == nil {
 			going.Settled = now.Add(-settled)
 			var events []happened
-			events, err = o.read(ctx, going)
+			events, err = o.read(ctx, a, going)
+			if err == nil && failing {
+				a.note("note: the history of %s can be read again", o.src.Cluster)
+			}
 			// those that were read before it failed are not read again
 			if perr := p.print(events); perr != nil {
 				return perr
@@ -46,9 +49,6 @@ func (o *history) goOn(ctx context.Context, a *app) error {
 		var gone *runtimes.SourceNotFoundError
 		switch {
 		case err == nil:
-			if failing {
-				a.note("note: the history of %s can be read again", o.src.Cluster)
-			}
 			began, failing, pause = true, false, watchEvery
 		case !began || errors.As(err, &gone):
 			return err

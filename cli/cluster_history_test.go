@@ -69,7 +69,7 @@ func TestHistory(t *testing.T) {
 	var got strings.Builder
 	for _, line := range []string{
 		"", "--table msg", "--table public.archive -o wide", "--all", "--kind insert,drop", "--min-rows 3000 --kind delete -o json",
-		"--kind update -o yaml", "--kind spike -o json", "--database other", "--since 2023-04-17T12:00:00Z", "--follow --kind delete", "-n ns --kind truncate",
+		"--kind update -o yaml", "--kind spike -o json", "--since earliest --kind gap", "--database other", "--since 2023-04-17T12:00:00Z", "--follow --kind delete", "-n ns --kind truncate",
 	} {
 		args := append([]string{"cluster", "history", "my-pg"}, strings.Fields(line)...)
 		out, errs, code := b.run(args...)

@@ -97,7 +97,8 @@ type HistoryQuery struct {
 	Undone bool
 	Spikes bool // also looks for them
 	// Going reads a history that grows, part by part: each query with the same one goes
-	// on where the one before ended, and Since is when the first begins.
+	// on where the one before ended, and Since is when the first begins. Of a transaction
+	// for which fn had an error everything is told again.
 	Going *Going
 }
 
@@ -232,8 +233,13 @@ func (h *historian) add(e Event) {
 
 // tell hands over what was gathered and is wanted.
 func (h *historian) tell(fn func(Event) error) error {
-	slices.SortStableFunc(h.events, func(a, b Event) int { return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.at, b.at)) })
 	q := &h.q
+	slices.SortStableFunc(h.events, func(a, b Event) int {
+		if q.Going != nil {
+			return cmp.Compare(a.at, b.at) // what was told is all that came before
+		}
+		return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.at, b.at))
+	})
 	defer func() { h.events = h.events[:0] }()
 	for _, e := range h.events {
 		if g := q.Going; g != nil {
@@ -252,6 +258,9 @@ func (h *historian) tell(fn func(Event) error) error {
 			continue
 		}
 		if err := fn(e); err != nil {
+			if q.Going != nil {
+				q.Going.next = e.at // with what else its transaction did
+			}
 			return err
 		}
 	}

@@ -60,8 +60,8 @@ func TestHistoryGoing(t *testing.T) {
 	check("once", read(20, 0))
 	seg(4, tx(4, 100, 13, 7), tx(4, 300, -3600, 8), tx(4, 500, 14, 9))
 	check("archived late, and by a clock that was set back", read(7200, 0), 7, 8, 9)
-	seg(5, tx(5, 100, 15, 10))
+	seg(5, tx(5, 100, 15, 9), tx(5, 300, 15, 10))
 	seg(6, tx(6, 100, 16, 11))
-	check("an error ends it", read(7200, 1), 10)
+	check("an error ends it", read(7200, 2), 9, 10)
 	check("what was refused comes again", read(7200, 0), 10, 11)
 }
