@@ -152,6 +152,15 @@ func (h *historian) usually(ctx context.Context, first, earliest uint64) error {
 	if first > spikeReach {
 		from = max(from, first-spikeReach)
 	}
+	if since := h.q.Since; !since.IsZero() && from < first {
+		at, err := h.c.firstSince(ctx, h.p, since.Add(-spikeHour*time.Minute), from, first-1)
+		switch {
+		case err == nil:
+			from = at
+		case !unreadable(err):
+			return err
+		}
+	}
 	return h.c.eachIndex(ctx, h.p, from, first, h.c.inv.size.Start(first), func(_ uint64, x *walindex.Index, err error) error {
 		if unreadable(err) {
 			h.spikes.stop()
