@@ -47,6 +47,17 @@
 //	TRUNCATE, SET TABLESPACE        changed; the tablespace tells which
 //	VACUUM FULL, CLUSTER, REFRESH   a row made and removed beside it
 //	ALTER TABLE that rewrites       so too, and rows are written into the new file
+//	SET UNLOGGED                    so too, and the new file has an init fork
+//	a database SET TABLESPACE       copied onto its own number, by no transaction's
+//
+// A DROP or TRUNCATE that was rolled back leaves no such list. It is known by what it did
+// to pg_class, and its tables by the locks that standbys are told of: those are in the WAL
+// alone, which is read for it only when it is asked for (HistoryQuery.Undone). A spike
+// is a minute with far more WAL than is usual (history_spike.go says how much).
+//
+// Names that change all the time are put together (MergeNames), and a full object follows
+// when the parts have become longer than it: what a query reads of before it begins
+// is never more than about twice all names.
 //
 // Paths. A path is one way through the timelines. The default leads to the newest;
 // Branches lists all. A window is a stretch of one path that has no hole.
