@@ -115,11 +115,11 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 			return err
 		}
 	}
-	h := &historian{c: c, p: p, q: q, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
+	h := &historian{c: c, p: p, q: q, last: last, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
 	if h.names, err = c.namesFor(ctx, p, size.Start(first)); err != nil {
 		return err
 	}
-	return c.eachDetailed(ctx, p, first, last, func(n uint64, x *walindex.Index, err error) error {
+	return c.eachDetailed(ctx, p, first, last, h, func(n uint64, x *walindex.Index, err error) error {
 		var missing *repository.MissingWALError
 		switch {
 		case x == nil && err == nil || errors.As(err, &missing) || isDamage(err):
@@ -177,11 +177,19 @@ func (c *Catalog) endOf(p Path, n uint64) pg.LSN {
 // firstSince finds a segment from which on everything that happened since a moment is.
 func (c *Catalog) firstSince(ctx context.Context, p Path, since time.Time, first, last uint64) (uint64, error) {
 	for to := last + 1; to > first; {
+		at, found, err := c.sinceChapter(ctx, p, since, first, to)
+		if err != nil || found {
+			return at, err
+		}
+		if at < to {
+			to = at
+			continue
+		}
 		from := first
 		if to-first > batch {
 			from = to - batch
 		}
-		c.prefetch(ctx, p, from, to)
+		c.prefetch(ctx, p, from, to, never)
 		for n := to; n > from; n-- {
 			end := c.endOf(p, n-1)
 			if end == c.inv.size.Start(n-1) {
@@ -208,8 +216,9 @@ func (c *Catalog) firstSince(ctx context.Context, p Path, since time.Time, first
 }
 
 // eachDetailed hands the detailed indexes of segments first to last to fn, in order,
-// and fetches some ahead. nil without an error is a segment of which there is nothing.
-func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, fn func(n uint64, x *walindex.Index, err error) error) error {
+// and fetches some ahead: what short gives in place of one, where it gives any. nil
+// without an error is a segment of which there is nothing.
+func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, short abridger, fn func(n uint64, x *walindex.Index, err error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ahead [keepFetched]chan *walindex.Index
@@ -218,7 +227,7 @@ func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, 
 		ahead[n%keepFetched] = ch
 		go func() {
 			var x *walindex.Index
-			if g := p.Segment(n); n <= last && c.has(g) {
+			if g := p.Segment(n); n <= last && c.has(g) && !short.covers(g) {
 				x, _ = c.detailed(ctx, g) // what is wrong is told when it is its turn
 			}
 			ch <- x
@@ -232,7 +241,10 @@ func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, 
 		if err != nil {
 			return err
 		}
-		if end := c.endOf(p, n); x == nil && end > c.inv.size.Start(n) {
+		if x == nil {
+			x, err = short.abridged(ctx, n)
+		}
+		if end := c.endOf(p, n); x == nil && err == nil && end > c.inv.size.Start(n) {
 			x, err = c.Index(ctx, p, n, end)
 		}
 		if n+keepFetched <= last {
@@ -262,6 +274,10 @@ type historian struct {
 	inHole bool
 
 	creation, truncate int // of the index, the next that is to be noted
+
+	last    uint64     // segment that is asked for
+	chapter pg.Segment // the first segment of the one that was looked at last
+	carried []pg.XID   // what was noted before it and has not ended
 }
 
 // databaseChange is what a transaction did to databases.

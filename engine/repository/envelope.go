@@ -34,11 +34,12 @@ const (
 	KindManifest
 	KindLock
 	KindNames
+	KindChapter
 )
 
 var kindNames = [...]string{
 	"", "repository", "lineage", "history", "segment", "tail", "index",
-	"gap", "beat", "pack", "files", "manifest", "lock", "names",
+	"gap", "beat", "pack", "files", "manifest", "lock", "names", "chapter",
 }
 
 // String is the name FORMAT.md uses, in lower case.
@@ -51,7 +52,7 @@ func (k Kind) String() string {
 
 func (k Kind) sealed() bool {
 	switch k {
-	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames:
+	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames, KindChapter:
 		return true
 	}
 	return false
@@ -64,7 +65,7 @@ func (k Kind) limit() int64 {
 		return maxObject
 	case KindPack:
 		return 64 << 20 // PackSize, a frame more, its table, its seal
-	case KindManifest, KindNames:
+	case KindManifest, KindNames, KindChapter:
 		return 64 << 20
 	}
 	return 1 << 20
