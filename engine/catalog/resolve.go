@@ -56,8 +56,27 @@ type Resolution struct {
 	Warnings []string
 }
 
-// Resolve finds the one byte that a target means, and the backup to start from.
+// Resolve finds the one byte that a target means, and the backup to start from. The
+// segments that will be replayed were all listed: none of them is there by the word of a
+// chapter alone.
 func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
+	for {
+		r, err := c.resolve(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		lost, err := c.confirm(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !lost {
+			r.warnChapters(c)
+			return r, nil
+		}
+	}
+}
+
+func (c *Catalog) resolve(ctx context.Context, t Target) (*Resolution, error) {
 	p, err := c.Path(t.Timeline)
 	if err != nil {
 		return nil, err
