@@ -144,6 +144,7 @@ func (p *Protector) letGo(ctx context.Context, lineage *repository.Lineage, list
 	}
 	ctx, cancel := p.while(ctx)
 	defer cancel()
+	defer p.suspendRolling()()
 	return LetGo(ctx, p.cfg.Objects, p.cfg.Log, lineage, list, all)
 }
 
