@@ -376,3 +376,54 @@ func TestRollerRefuses(t *testing.T) {
 		t.Errorf("canceled: %v", err)
 	}
 }
+
+// Without chapters and indexes, both are made again of the WAL of a real server, and are
+// the same to the byte.
+func TestRebuilt(t *testing.T) {
+	if chapterLength > 0 {
+		return
+	}
+	chapterLength = 2
+	defer func() { chapterLength = 0 }()
+	real := write(t)
+	w := real.archived(t, func(l *world, _ int, x *walindex.Index) { l.must(l.l.PutIndex(l.Context(), x.Segment, x.Encode())) })
+	w.roll()
+	objects := func() map[string][]byte {
+		out := w.chapters()
+		for g, err := range w.l.Indexed(t.Context(), pg.Segment{}) {
+			w.must(err)
+			b, err := w.l.Index(t.Context(), g.Segment)
+			w.must(err)
+			out["index "+mib.Name(g.Segment)] = b
+		}
+		return out
+	}
+	before := objects()
+	chapters := len(w.chapters())
+	if chapters < 2 {
+		t.Fatalf("%d chapters of %d segments", chapters, len(real.segments))
+	}
+	for key := range w.chapters() {
+		w.must(w.store.Delete(t.Context(), key))
+	}
+	var all []pg.Segment
+	for g, err := range w.l.Indexed(t.Context(), pg.Segment{}) {
+		w.must(err)
+		all = append(all, g.Segment)
+		w.must(w.store.Delete(t.Context(), "lineages/"+w.l.Info().ID+"/index/"+mib.Name(g.Segment)[:16]+"/"+mib.Name(g.Segment)))
+	}
+	c, err := Load(t.Context(), w.l)
+	w.must(err)
+	p, err := c.Path(0)
+	w.must(err)
+	for _, g := range all {
+		x, err := c.Index(t.Context(), p, g.Number, mib.End(g.Number))
+		w.must(err)
+		w.must(w.l.PutIndex(t.Context(), g, x.Encode()))
+	}
+	w.roll()
+	t.Logf("%d indexes and %d chapters", len(all), chapters)
+	if diff := cmp.Diff(before, objects()); diff != "" {
+		t.Errorf("made again (-before +after):\n%.2000s", diff)
+	}
+}
