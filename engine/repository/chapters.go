@@ -34,13 +34,13 @@ func (l *Lineage) chapterKey(n chapter.Name) string {
 // PutChapter stores a chapter; body is its encoding. It may be made again, so other
 // bytes replace the old. The caller has seen all segments of it, and their indexes.
 func (l *Lineage) PutChapter(ctx context.Context, n chapter.Name, body []byte) error {
-	return l.repo.replace(ctx, KindChapter, l.chapterKey(n), Compress(nil, body))
+	return l.repo.replace(ctx, kindChapter, l.chapterKey(n), Compress(nil, body))
 }
 
 // Chapter reads a chapter, or fails with a *CorruptError if it is not what it should be.
 func (l *Lineage) Chapter(ctx context.Context, n chapter.Name) (*chapter.Chapter, error) {
 	key := l.chapterKey(n)
-	p, err := l.repo.get(ctx, KindChapter, key)
+	p, err := l.repo.get(ctx, kindChapter, key)
 	if err != nil {
 		return nil, err
 	}

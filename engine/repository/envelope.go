@@ -34,7 +34,7 @@ const (
 	KindManifest
 	KindLock
 	KindNames
-	KindChapter
+	kindChapter // nobody but this package puts or reads one
 )
 
 var kindNames = [...]string{
@@ -52,7 +52,7 @@ func (k Kind) String() string {
 
 func (k Kind) sealed() bool {
 	switch k {
-	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames, KindChapter:
+	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames, kindChapter:
 		return true
 	}
 	return false
@@ -65,7 +65,7 @@ func (k Kind) limit() int64 {
 		return maxObject
 	case KindPack:
 		return 64 << 20 // PackSize, a frame more, its table, its seal
-	case KindManifest, KindNames, KindChapter:
+	case KindManifest, KindNames, kindChapter:
 		return 64 << 20
 	}
 	return 1 << 20
