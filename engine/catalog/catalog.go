@@ -14,6 +14,7 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -30,7 +31,11 @@ type Catalog struct {
 	inv     *inventory
 	beat    repository.Beat
 	indexes map[pg.Segment]*walindex.Index
+	held    int // transactions in them
 	details map[pg.Segment]*walindex.Index
+
+	chapters chapters
+	passed   []error // chapters that are damaged
 }
 
 // Load takes a snapshot. Damaged manifests, gaps, histories and a damaged beat are
@@ -263,7 +268,7 @@ func (c *Catalog) endTime(ctx context.Context, p Path, m *repository.Manifest, e
 	}
 	// the last segment in which a transaction ended tells the rest
 	for n := c.inv.size.Number(max(end, 1) - 1); ; n-- {
-		x, err := c.index(ctx, p, n, end)
+		x, err := c.briefly(ctx, p, n, end, func(s *chapter.Segment) bool { return !s.Committed })
 		if errors.Is(err, repository.ErrSealed) {
 			return t, nil // this host cannot read what it archives
 		}

@@ -4,13 +4,25 @@
 // back to, and which byte of WAL a moment is.
 //
 //	manifests, histories ──▶ paths of timelines ─┐
-//	segments, tails ───────▶ inventory ──────────┼─▶ windows
+//	chapters, segments, tails ▶ inventory ───────┼─▶ windows
 //	indexes (or the WAL itself) ─▶ commits ──────┴─▶ a moment → Stop
 //
 // A Catalog is a snapshot that Load takes from the repository alone; Grow moves
 // its end as more is archived. Where an index is missing, partial or damaged, the
 // WAL is read instead, so that no answer rests on less than the WAL. A file-system
 // snapshot is a backup like any other where its files are, and none elsewhere.
+//
+// Chapters. Of WAL that is rolled up in chapters (engine/repository/chapter), which a
+// Roller makes as it becomes complete, Load lists the chapters and not the segments,
+// and an index is read only where its chapter does not say enough: to find a moment,
+// the segment in which it comes; for the history of a year, none, unless changes of fewer
+// rows than chapter.Rows are asked for. Answers are the same with them and without. A
+// chapter that is damaged is passed over; Resolve warns of it, and the Roller makes it again.
+//
+// That a segment is there a chapter tells as it was when it was written. Windows and
+// History believe it. Resolve does not: it lists what will be replayed, from the backup's
+// start to the stop, so that a segment which was removed by hand is found before a
+// recovery begins. It is then a hole like any other, and the target is resolved again.
 //
 // What a target means is what PostgreSQL's recovery_target_* of its kind means, and it is
 // always one record before recovery begins:

@@ -145,7 +145,7 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 			return err
 		}
 	}
-	h := &historian{c: c, p: p, q: q, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, unlogged: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
+	h := &historian{c: c, p: p, q: q, last: last, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, unlogged: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
 	if q.Spikes {
 		h.spikes = &spikes{}
 		if q.Going != nil {
@@ -159,7 +159,7 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 	if h.names, err = c.namesFor(ctx, p, size.Start(first), size.End(last)); err != nil {
 		return err
 	}
-	err = c.eachDetailed(ctx, p, first, last, func(n uint64, x *walindex.Index, err error) error {
+	err = c.eachDetailed(ctx, p, first, last, h, func(n uint64, x *walindex.Index, err error) error {
 		var missing *repository.MissingWALError
 		switch {
 		case x == nil && err == nil || errors.As(err, &missing) || isDamage(err):
@@ -213,6 +213,10 @@ type historian struct {
 	spikes *spikes
 
 	creation, truncate int // of the index, the next that is to be noted
+
+	last    uint64     // segment that is asked for
+	chapter pg.Segment // the first segment of the one that was looked at last
+	carried []pg.XID   // what was noted before it and has not ended
 }
 
 // databaseChange is what a transaction did to databases.

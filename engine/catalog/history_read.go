@@ -54,11 +54,19 @@ func (c *Catalog) endOf(p Path, n uint64) pg.LSN {
 // firstSince finds a segment from which on everything that happened since a moment is.
 func (c *Catalog) firstSince(ctx context.Context, p Path, since time.Time, first, last uint64) (uint64, error) {
 	for to := last + 1; to > first; {
+		at, found, err := c.sinceChapter(ctx, p, since, first, to)
+		if err != nil || found {
+			return at, err
+		}
+		if at < to {
+			to = at
+			continue
+		}
 		from := first
 		if to-first > batch {
 			from = to - batch
 		}
-		c.prefetch(ctx, p, from, to)
+		c.prefetch(ctx, p, from, to, never)
 		for n := to; n > from; n-- {
 			end := c.endOf(p, n-1)
 			if end == c.inv.size.Start(n-1) {
@@ -85,8 +93,9 @@ func (c *Catalog) firstSince(ctx context.Context, p Path, since time.Time, first
 }
 
 // eachDetailed hands the detailed indexes of segments first to last to fn, in order,
-// and fetches some ahead. nil without an error is a segment of which there is nothing.
-func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, fn func(n uint64, x *walindex.Index, err error) error) error {
+// and fetches some ahead: what short gives in place of one, where it gives any. nil
+// without an error is a segment of which there is nothing.
+func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, short abridger, fn func(n uint64, x *walindex.Index, err error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ahead [keepFetched]chan *walindex.Index
@@ -95,7 +104,7 @@ func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, 
 		ahead[n%keepFetched] = ch
 		go func() {
 			var x *walindex.Index
-			if g := p.Segment(n); n <= last && c.has(g) {
+			if g := p.Segment(n); n <= last && c.has(g) && !short.covers(g) {
 				x, _ = c.detailed(ctx, g) // what is wrong is told when it is its turn
 			}
 			ch <- x
@@ -109,7 +118,10 @@ func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, 
 		if err != nil {
 			return err
 		}
-		if end := c.endOf(p, n); x == nil && end > c.inv.size.Start(n) {
+		if x == nil {
+			x, err = short.abridged(ctx, n)
+		}
+		if end := c.endOf(p, n); x == nil && err == nil && end > c.inv.size.Start(n) {
 			x, err = c.Index(ctx, p, n, end)
 		}
 		if n+keepFetched <= last {

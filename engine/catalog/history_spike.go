@@ -161,7 +161,7 @@ func (h *historian) usually(ctx context.Context, first, earliest uint64) error {
 			return err
 		}
 	}
-	return h.c.eachIndex(ctx, h.p, from, first, h.c.inv.size.Start(first), func(_ uint64, x *walindex.Index, err error) error {
+	return h.c.eachIndex(ctx, h.p, from, first, h.c.inv.size.Start(first), never, func(_ uint64, x *walindex.Index, err error) error {
 		if unreadable(err) {
 			h.spikes.stop()
 			return nil

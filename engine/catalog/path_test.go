@@ -127,7 +127,7 @@ func TestInventoryAdd(t *testing.T) {
 			from := uint64(r.IntN(40))
 			to := min(40, from+1+uint64(r.IntN(3))*uint64(r.IntN(4)))
 			if to == from+1 {
-				inv.add(pg.Segment{Timeline: 1, Number: from})
+				inv.addSpan(1, span{from, from + 1})
 			} else {
 				inv.addSpan(1, span{from, to})
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -55,8 +56,27 @@ type Resolution struct {
 	Warnings []string
 }
 
-// Resolve finds the one byte that a target means, and the backup to start from.
+// Resolve finds the one byte that a target means, and the backup to start from. The
+// segments that will be replayed were all listed: none of them is there by the word of a
+// chapter alone.
 func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
+	for {
+		r, err := c.resolve(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		lost, err := c.confirm(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !lost {
+			r.warnChapters(c)
+			return r, nil
+		}
+	}
+}
+
+func (c *Catalog) resolve(ctx context.Context, t Target) (*Resolution, error) {
 	p, err := c.Path(t.Timeline)
 	if err != nil {
 		return nil, err
@@ -180,6 +200,7 @@ func (r *Resolution) moment() time.Time {
 // it. Without a stop, ends tells of an end of a transaction after the backup whether
 // recovery stops before it; where none does, or ends is nil, the stop is after the last
 // record of the window.
+// What ends says it says of all that are stamped later, too.
 func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.Transaction) bool) error {
 	end, size := r.Window.ToLSN, c.inv.size
 	r.Settings = r.Backup.Settings
@@ -194,7 +215,16 @@ func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.T
 	if r.Stop.Immediate && c.has(r.Path.Segment(lastSegment)) {
 		upto = size.End(lastSegment) // the index that there is says more than is asked
 	}
-	err = c.eachIndex(ctx, r.Path, from, lastSegment+1, upto, func(n uint64, x *walindex.Index, err error) error {
+	will := func(s *chapter.Segment) bool {
+		switch {
+		case known:
+			return size.End(s.Index.Segment.Number) <= r.Stop.LSN || !s.Ended
+		case ends != nil:
+			return !s.Ended || !ends(&walindex.Transaction{Time: s.Max})
+		}
+		return true
+	}
+	err = c.eachIndex(ctx, r.Path, from, lastSegment+1, upto, will, func(n uint64, x *walindex.Index, err error) error {
 		beyond := known && size.Start(n) > r.Stop.Next
 		if beyond && err != nil && isDamage(err) {
 			return errEnough // nothing that is replayed

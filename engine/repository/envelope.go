@@ -34,14 +34,15 @@ const (
 	KindManifest
 	KindLock
 	KindNames
-)
 
-// kindTombstone is written and read by this package alone.
-const kindTombstone Kind = 15
+	// nobody but this package puts or reads these
+	kindChapter
+	kindTombstone
+)
 
 var kindNames = [...]string{
 	"", "repository", "lineage", "history", "segment", "tail", "index",
-	"gap", "beat", "pack", "files", "manifest", "lock", "names", kindTombstone: "tombstone",
+	"gap", "beat", "pack", "files", "manifest", "lock", "names", "chapter", "tombstone",
 }
 
 // String is the name FORMAT.md uses, in lower case.
@@ -54,7 +55,7 @@ func (k Kind) String() string {
 
 func (k Kind) sealed() bool {
 	switch k {
-	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames:
+	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames, kindChapter:
 		return true
 	}
 	return false
@@ -67,7 +68,7 @@ func (k Kind) limit() int64 {
 		return maxObject
 	case KindPack:
 		return 64 << 20 // PackSize, a frame more, its table, its seal
-	case KindManifest, KindNames, kindTombstone:
+	case KindManifest, KindNames, kindChapter, kindTombstone:
 		return 64 << 20
 	}
 	return 1 << 20

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 )
 
 // FormatVersion is what this package reads and writes.
@@ -166,6 +167,13 @@ type LineageInfo struct {
 	Major       int            `json:"major"`
 	SegmentSize pg.SegmentSize `json:"walSegmentSize"`
 	Created     time.Time      `json:"created"`
+	// ChapterSegments is how many segments make one chapter; 0 is 4 GiB of them.
+	ChapterSegments uint64 `json:"chapterSegments,omitempty"`
+}
+
+// valid tells whether segments and chapters have sizes that can be.
+func (i *LineageInfo) valid() bool {
+	return i.SegmentSize.Valid() && (i.ChapterSegments == 0 || chapter.PerLog(i.SegmentSize)%i.ChapterSegments == 0)
 }
 
 // lineageKey is of a lineage's description. It lies outside its folder, so that
@@ -186,6 +194,9 @@ func checkLineageID(id string) error {
 func (r *Repository) CreateLineage(ctx context.Context, info LineageInfo) (*Lineage, error) {
 	if !info.SegmentSize.Valid() {
 		return nil, fmt.Errorf("WAL segment size %d is not a power of two from 1 MiB to 1 GiB", info.SegmentSize)
+	}
+	if !info.valid() {
+		return nil, fmt.Errorf("4 GiB of WAL are no whole number of chapters of %d segments", info.ChapterSegments)
 	}
 	info.ID = info.Cluster + "-" + randomID(12)
 	if err := checkLineageID(info.ID); err != nil {
@@ -216,7 +227,7 @@ func (r *Repository) Lineage(ctx context.Context, id string) (*Lineage, error) {
 	if err := json.Unmarshal(b, &l.info); err != nil {
 		return nil, &CorruptError{lineageKey(id), err.Error()}
 	}
-	if l.info.ID != id || !l.info.SegmentSize.Valid() {
+	if l.info.ID != id || !l.info.valid() {
 		return nil, &CorruptError{lineageKey(id), "it describes another lineage"}
 	}
 	return l, nil

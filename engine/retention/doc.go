@@ -27,6 +27,9 @@
 // a backup is a base only if no backup before it on its path ended within the
 // promised time.
 //
+// Which segments there are Load is told by chapters where there are. Apply deletes a chapter
+// before the first of its segments, so that none tells of what is gone.
+//
 // A List holds in every prefix: each single deletion leaves the promise whole, so that
 // Apply may be interrupted anywhere, and a new Plan goes on where it stopped.
 package retention

@@ -172,6 +172,7 @@ func (p *Protector) letGo(ctx context.Context, lineage *repository.Lineage, x Ex
 	}
 	ctx, cancel := p.while(ctx)
 	defer cancel()
+	defer p.suspendRolling()()
 	return x.Step(ctx, p.cfg.Objects, p.cfg.Log, lineage, all)
 }
 
