@@ -50,6 +50,20 @@ func (p *preview) summary() string {
 	default:
 		line("First lost", "nothing: no later commit is known")
 	}
+	if len(plan.Raised) > 0 {
+		var all []string
+		for _, s := range plan.Raised {
+			all = append(all, fmt.Sprintf("%s = %d", s.Name, s.Value))
+		}
+		line("Settings", "raised by the WAL: %s", strings.Join(all, ", "))
+	}
+	if n := len(plan.Made); n > 0 {
+		others := ""
+		if n > 1 {
+			others = fmt.Sprintf(" and %d more", n-1)
+		}
+		line("Tablespaces", "made on the way: %s%s; the new cluster has its own directories for them", plan.Made[0].Path, others)
+	}
 	for _, w := range plan.Warnings {
 		line("Warning", "%s", w)
 	}

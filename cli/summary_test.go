@@ -64,6 +64,13 @@ func TestSummary(t *testing.T) {
 		}},
 		{"a transaction, exclusive", func(p *preview) { p.target = catalog.Target{XID: 752, Exclusive: true} }},
 		{"a restore point", func(p *preview) { p.target = catalog.Target{Name: "before-upgrade"} }},
+		{"settings and tablespaces", func(p *preview) {
+			p.plan.Raised = []restore.Raised{{Name: "max_connections", Value: 200}, {Name: "max_worker_processes", Value: 12}}
+			p.plan.Made = []restore.MadeTablespace{{LSN: 0x2000028, Oid: 16400, Path: "/srv/fast"}}
+		}},
+		{"tablespaces", func(p *preview) {
+			p.plan.Made = []restore.MadeTablespace{{LSN: 0x2000028, Oid: 16400, Path: "/srv/fast"}, {LSN: 0x2000128, Oid: 16401, Path: "/srv/slow"}}
+		}},
 		{"UTC, just now", func(p *preview) { p.zone, p.now = time.UTC, p.plan.Time }},
 	} {
 		p := &preview{

@@ -37,9 +37,11 @@ type Recovery struct {
 	// describes, with Args first. The server's user gets a copy of it.
 	Program string
 	Args    []string
-	// Scratch is an empty directory on the data directory's file system, with a
-	// path short enough for a socket.
+	// Scratch is an empty directory on the data directory's file system.
 	Scratch string
+	// Sockets is a directory for the server's socket, with a path short enough for one,
+	// that does not exist; empty is Scratch, if its path is short enough.
+	Sockets string
 	Conf    string // a postgresql.conf to use if the directory has none
 	// Replayed, if set, is told how many segments were handed to the server.
 	Replayed func(segments int)
@@ -96,6 +98,9 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("prepare recovery: %w", err)
 	}
+	if err := s.moveTablespaces(ctx); err != nil {
+		return nil, fmt.Errorf("prepare recovery: %w", err)
+	}
 	fctx, stop := context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(fctx)
 	g.Go(func() error { return feed.Run(gctx) })
@@ -116,6 +121,9 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	if err := s.cleanUp(); err != nil {
 		return nil, err
 	}
+	if err := s.settleTablespaces(); err != nil {
+		return nil, fmt.Errorf("clean up after recovery: %w", err)
+	}
 	if err := p.judge(reached); err != nil {
 		return reached, err
 	}
@@ -135,6 +143,7 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 			if err == nil && len(b) == 0 {
 				err = fmt.Errorf("it is missing from the repository: %w", blob.ErrNotExist)
 			}
+			p.patch(n, b)
 			if pad := int(size) - len(b); pad > 0 {
 				b = append(b, make([]byte, pad)...)
 			}
@@ -182,7 +191,9 @@ type recoverer struct {
 	feed *archive.Feed
 	log  string
 
-	superuser string // whom the server was opened as
+	superuser string          // whom the server was opened as
+	links     []string        // that lead to them while it recovers
+	spaces    map[pg.Oid]bool // the tablespaces that the recovered server has
 }
 
 // hba lets in whoever can reach the socket, which lies in a directory that only the
@@ -191,6 +202,13 @@ const hba = "local all all trust\n"
 
 func (s *recoverer) prepare() error {
 	if err := s.dir(s.r.Scratch); err != nil {
+		return err
+	}
+	if s.r.Sockets == "" {
+		s.r.Sockets = s.r.Scratch
+	} else if err := os.Mkdir(s.r.Sockets, 0o700); err != nil {
+		return err // another's directory is not entered
+	} else if err := s.own(s.r.Sockets); err != nil {
 		return err
 	}
 	s.log = filepath.Join(s.r.Scratch, "recovery.log")
@@ -294,7 +312,7 @@ func (s *recoverer) settings() ([]string, error) {
 		{"hot_standby", "off"},
 		// nothing may leave or enter while it recovers
 		{"listen_addresses", ""},
-		{"unix_socket_directories", s.r.Scratch},
+		{"unix_socket_directories", s.r.Sockets},
 		{"port", "5432"},
 		{"hba_file", filepath.Join(s.r.Scratch, "pg_hba.conf")},
 		{"ident_file", filepath.Join(s.r.Scratch, "pg_ident.conf")},
@@ -466,6 +484,9 @@ func (s *recoverer) ask(ctx context.Context, c *client.Conn) (*Reached, error) {
 		return nil, fmt.Errorf("the recovered server began no timeline of its own")
 	}
 	out.Timeline, out.LSN = newest.Timeline, newest.Entries[n-1].End
+	if s.spaces, err = tablespacesOf(ctx, c); err != nil {
+		return nil, err
+	}
 	if err := s.fates(ctx, c, out); err != nil {
 		return nil, err
 	}
