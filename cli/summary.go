@@ -33,7 +33,7 @@ func (p *preview) summary() string {
 	line("Restore point", "%s   (%s, %s)", humantime.FormatExact(plan.Time, p.zone), p.utc(plan.Time), strings.Join(p.asides(), "; "))
 	line("Window", "%s", p.window())
 	line("Base backup", "%s (ended %s, %s%s)", plan.Backup, p.clock(plan.BackupTime, "15:04:05"), roughly(plan.BackupBytes), p.how())
-	line("Replay", "%s, %s, about %s", count(plan.Segments, "WAL segment"), roughly(plan.WALBytes), about(plan.Estimate))
+	line("Replay", "%s, %s, about %s", count(plan.Segments, "WAL segment"), roughly(plan.WALBytes), about(plan.Estimate.Total()))
 	switch {
 	case plan.LastKept != nil:
 		line("Last kept", "%s", p.commit(plan.LastKept))

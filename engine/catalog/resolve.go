@@ -47,6 +47,7 @@ type Resolution struct {
 	// notes the time of on its way; nil: none.
 	LastEnded *walindex.Transaction
 	Settings  repository.Settings // the greatest that replay demands
+	Records   uint64              // about how many are replayed
 	// Tablespaces are made by the replay, where they stood on the source.
 	Tablespaces []walindex.Tablespace
 	// Prepared are transactions that are prepared at the stop and will be again.
@@ -236,6 +237,7 @@ func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.T
 				stop = r.Stop.Next
 			}
 			r.demand(x, stop)
+			r.weigh(x, stop)
 		}
 		if x.Last >= r.Backup.StopLSN {
 			last = Stop{LSN: x.Last, Inclusive: true, Next: x.Next}

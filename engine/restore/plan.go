@@ -47,11 +47,10 @@ type Plan struct {
 	// that it stops before.
 	ReadLSN pg.LSN `json:"readLSN"`
 
-	Segments int           `json:"segments"`
-	WALBytes int64         `json:"walBytes"`
-	Estimate time.Duration `json:"estimate"` // nanoseconds
-	// EstimateFrom says what the estimate rests on.
-	EstimateFrom string `json:"estimateFrom"`
+	Segments int      `json:"segments"`
+	WALBytes int64    `json:"walBytes"`
+	Records  uint64   `json:"records"` // of WAL, about
+	Estimate Estimate `json:"estimate"`
 
 	LastKept  *Commit `json:"lastKept,omitempty"`
 	FirstLost *Commit `json:"firstLost,omitempty"`
@@ -72,6 +71,7 @@ type Plan struct {
 
 	lastEnded *walindex.Transaction // whose time PostgreSQL will name as the last
 
+	rates    Rates
 	patches  []patch // of the WAL that is replayed
 	path     catalog.Path
 	manifest *repository.Manifest
@@ -93,15 +93,6 @@ func commitOf(t *walindex.Transaction) *Commit {
 	}
 	return &Commit{XID: t.XID, Time: t.Time.Time(), LSN: t.Start, Dropped: len(t.Dropped)}
 }
-
-// rates for the estimate, in bytes a second: one core of replay at a mix of full
-// pages and small records, and unpacking on two cores.
-const (
-	replayRate = 150 << 20
-	fetchRate  = 400 << 20
-	copyRate   = 800 << 20
-	cloneRate  = 20000 // files
-)
 
 // Raised is a setting that was raised after the backup, and at which value replay needs it.
 type Raised struct {
@@ -147,7 +138,7 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 		StopLSN: r.Stop.LSN, Inclusive: r.Stop.Inclusive, Immediate: r.Stop.Immediate, EndLSN: r.Stop.Next, ReadLSN: r.ReadTo,
 		LastKept: commitOf(r.LastKept), FirstLost: commitOf(r.FirstLost),
 		Settings: r.Settings, Raised: raisedOf(r.Backup.Settings, r.Settings), Tablespaces: r.Backup.Tablespaces, Made: made, Prepared: r.Prepared, Warnings: r.Warnings,
-		lastEnded: r.LastEnded, EstimateFrom: "typical rates",
+		lastEnded: r.LastEnded, Records: r.Records,
 		path: r.Path, manifest: r.Backup, lineage: c.Lineage(),
 	}
 	if p.StopTimeline = r.Path.TimelineAt(p.StopLSN); p.Immediate {
@@ -201,15 +192,4 @@ func whatWas(ctx context.Context, c *catalog.Catalog, path catalog.Path, tx *Com
 		what += fmt.Sprintf(" and %d more", more-1)
 	}
 	return what
-}
-
-func (p *Plan) estimate() {
-	fetch := float64(p.BackupBytes) / fetchRate
-	switch {
-	case p.Snapshot != "" && p.Copied:
-		fetch = float64(p.BackupBytes) / copyRate
-	case p.Snapshot != "":
-		fetch = float64(p.manifest.Files) / cloneRate
-	}
-	p.Estimate = time.Duration((fetch+float64(p.WALBytes)/replayRate)*float64(time.Second)) + time.Second
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type Recovery struct {
 	Conf    string // a postgresql.conf to use if the directory has none
 	// Replayed, if set, is told how many segments were handed to the server.
 	Replayed func(segments int)
+	Clock    func() time.Time // for Reached.Replay; nil: that is not measured
 }
 
 // Reached is what a recovery came to.
@@ -54,6 +56,9 @@ type Reached struct {
 	// LastCommit is when the last transaction that was replayed was committed;
 	// zero if none was.
 	LastCommit time.Time
+	// Replay is how long the server took from the first WAL that it was handed until it
+	// let anyone in.
+	Replay time.Duration
 	// Superuser is a role of the restored cluster that is one and may log in.
 	Superuser string
 	Notes     []string // what was changed in the restored cluster, for people
@@ -90,11 +95,11 @@ func fatalLine(log string) string {
 // reached with what was planned. After a nil error the directory holds a server that
 // was shut down in order, on a timeline of its own, and is durable.
 func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
-	feed, err := p.feed(ctx, r)
-	if err != nil {
+	s := &recoverer{plan: p, r: r}
+	var err error
+	if s.feed, err = p.feed(ctx, r, &s.begun); err != nil {
 		return nil, err
 	}
-	s := &recoverer{plan: p, r: r, feed: feed}
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("prepare recovery: %w", err)
 	}
@@ -103,7 +108,7 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	}
 	fctx, stop := context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(fctx)
-	g.Go(func() error { return feed.Run(gctx) })
+	g.Go(func() error { return s.feed.Run(gctx) })
 	var reached *Reached
 	g.Go(func() error {
 		defer stop()
@@ -130,8 +135,8 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	return reached, syncFilesystem(r.DataDirectory)
 }
 
-// feed makes the Feed of the plan's WAL.
-func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
+// feed makes the Feed of the plan's WAL, which notes when replay began.
+func (p *Plan) feed(ctx context.Context, r Recovery, begun *atomic.Pointer[time.Time]) (*archive.Feed, error) {
 	size := p.lineage.Info().SegmentSize
 	f := &archive.Feed{
 		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
@@ -154,9 +159,15 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 	if r.UID >= 0 {
 		f.Own = func(path string) error { return os.Lchown(path, r.UID, r.GID) }
 	}
-	if r.Replayed != nil {
-		first := f.First
-		f.Fed = func(n uint64) { r.Replayed(int(n-first) + 1) }
+	first := f.First
+	f.Fed = func(n uint64) {
+		if r.Clock != nil && begun.Load() == nil {
+			now := r.Clock()
+			begun.CompareAndSwap(nil, &now)
+		}
+		if r.Replayed != nil {
+			r.Replayed(int(n-first) + 1)
+		}
 	}
 	// all of them, also of other branches: the new timeline is numbered after
 	// every one that was ever archived
@@ -191,9 +202,10 @@ type recoverer struct {
 	feed *archive.Feed
 	log  string
 
-	superuser string          // whom the server was opened as
-	links     []string        // that lead to them while it recovers
-	spaces    map[pg.Oid]bool // the tablespaces that the recovered server has
+	begun     atomic.Pointer[time.Time] // replay, by the clock
+	superuser string                    // whom the server was opened as
+	links     []string                  // that lead to them while it recovers
+	spaces    map[pg.Oid]bool           // the tablespaces that the recovered server has
 }
 
 // hba lets in whoever can reach the socket, which lies in a directory that only the
@@ -416,6 +428,14 @@ func (s *recoverer) end(cmd *exec.Cmd, exited chan error) error {
 	return nil
 }
 
+// now is zero without a clock.
+func (s *recoverer) now() time.Time {
+	if s.r.Clock == nil {
+		return time.Time{}
+	}
+	return s.r.Clock()
+}
+
 // tail is the end of the server's log.
 func (s *recoverer) tail() string {
 	f, err := os.Open(s.log)
@@ -454,7 +474,11 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 		if c == nil {
 			continue // not yet
 		}
+		opened := s.now()
 		reached, err := s.ask(ctx, c)
+		if began := s.begun.Load(); began != nil && reached != nil {
+			reached.Replay = opened.Sub(*began)
+		}
 		cerr := c.Close()
 		if err != nil {
 			return nil, err

@@ -169,18 +169,23 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 			return nil, err
 		}
 	}
+	began := k.r.clock()
 	if err := p.Fetch(ctx, into); err != nil {
 		return nil, err
 	}
+	fetched := k.r.clock()
 	k.restorePhase(ctx, v1alpha1.RestoreRecovering)
 	reached, err := p.Recover(ctx, restore.Recovery{
 		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch, Sockets: sockets,
-		Replayed: func(n int) { fed.Store(int64(n)) },
+		Replayed: func(n int) { fed.Store(int64(n)) }, Clock: k.r.clock,
 	})
 	if err != nil {
 		return nil, err
 	}
 	stop()
+	took := restore.Took{Fetch: fetched.Sub(began), Replay: reached.Replay, Start: k.r.clock().Sub(fetched) - reached.Replay}
+	reached.Notes = append(reached.Notes, k.tookNote(p, took))
+	k.r.learnRates(p, took)
 	s.superuser = reached.Superuser
 	if err := s.adopt(tmp, port, settingsOf(c)); err != nil {
 		return nil, err
