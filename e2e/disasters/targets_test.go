@@ -199,8 +199,9 @@ func (o *targetOracle) run(restores, plans int) *restored {
 		if o.Failed() {
 			o.Fatalf("plan %d", i)
 		}
-		// restores are spread over kinds, seldom ones first
-		if p == nil || kinds[kind] > restores/len(targetKinds) || restores == sum(kinds) {
+		// restores are spread over kinds: none is ahead of another
+		ahead := slices.ContainsFunc(targetKinds, func(k string) bool { return kinds[k] < kinds[kind] })
+		if p == nil || ahead || restores == sum(kinds) {
 			continue
 		}
 		kinds[kind]++

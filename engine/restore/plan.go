@@ -119,11 +119,22 @@ func raisedOf(was, is repository.Settings) []Raised {
 	return out
 }
 
+// MinimalWALError says that WAL on the way does not tell of every change: recovery would
+// end there.
+type MinimalWALError struct{ LSN pg.LSN }
+
+func (e *MinimalWALError) Error() string {
+	return fmt.Sprintf("the server ran with wal_level=minimal from %s on: WAL from then does not tell of every change, and no recovery passes it", e.LSN)
+}
+
 // MakePlan turns a resolved target into a plan.
 func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan, error) {
 	r, err := c.Resolve(ctx, t)
 	if err != nil {
 		return nil, err
+	}
+	if r.Minimal != 0 {
+		return nil, &MinimalWALError{r.Minimal}
 	}
 	made, err := madeOf(r.Tablespaces)
 	if err != nil {
