@@ -28,7 +28,7 @@ import (
 
 // says is what the repository's WAL says on the way to a position.
 func (r *rig) says(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
-	c, err := catalog.Load(ctx, r.lineage)
+	c, err := catalog.Load(ctx, r.lineage.Known())
 	if err != nil {
 		return basebackup.WAL{}, err
 	}

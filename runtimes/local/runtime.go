@@ -83,7 +83,7 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 	return &Runtime{
 		layout: l, objects: objects, clock: o.Clock, log: o.Log,
 		version: o.Version, program: program, supervisor: o.Supervisor, surroundings: ourSurroundings(),
-		repos: &repos{objects: objects, clock: o.Clock, log: o.Log},
+		repos: &repos{objects: objects, copies: l.copies(), clock: o.Clock, log: o.Log},
 	}, nil
 }
 
