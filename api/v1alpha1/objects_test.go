@@ -65,7 +65,7 @@ func full() map[string]Object {
 		"backuprepo": &BackupRepo{ObjectMeta: meta("", "s3"), Spec: BackupRepoSpec{
 			Default: true,
 			S3:      &S3Repo{Endpoint: "https://s3.cn-northwest-1.amazonaws.com.cn", Region: "cn-northwest-1", Bucket: "demo", CredentialsFile: "/var/lib/kubeblocks/secrets/s3"},
-			Sealing: &SealingSpec{Recipients: []string{"age1qqq"}},
+			Sealing: &SealingSpec{Recipients: []string{"age1ujn5m3dns5rdk8ysv85d55ra7sy0w7qy4lhcyff80jm5eeq3xyusalj9wm"}},
 		}},
 		"addon": &Addon{ObjectMeta: meta("", "csi-s3"), Spec: AddonSpec{
 			Installable: InstallableSpec{Selectors: []AddonSelector{{Key: "KubeGitVersion", Operator: "Contains", Values: []string{"eks"}}}},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
@@ -48,6 +49,10 @@ type Resolution struct {
 	// notes the time of on its way; nil: none.
 	LastEnded *walindex.Transaction
 	Settings  repository.Settings // the greatest that replay demands
+	Records   uint64              // about how many are replayed
+	// Minimal is a record before the stop from which on the server ran with
+	// wal_level=minimal: recovery refuses it. 0 if there is none.
+	Minimal pg.LSN
 	// Tablespaces are made by the replay, where they stood on the source.
 	Tablespaces []walindex.Tablespace
 	// Prepared are transactions that are prepared at the stop and will be again.
@@ -266,6 +271,7 @@ func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.T
 				stop = r.Stop.Next
 			}
 			r.demand(x, stop)
+			r.weigh(x, stop)
 		}
 		if x.Last >= r.Backup.StopLSN {
 			last = Stop{LSN: x.Last, Inclusive: true, Next: x.Next}
@@ -318,6 +324,9 @@ func (r *Resolution) demand(x *walindex.Index, stop pg.LSN) {
 	for _, p := range x.Parameters {
 		if p.Start >= stop {
 			return
+		}
+		if p.WalLevel == walscan.WalLevelMinimal && p.Start >= r.Backup.StartLSN && r.Minimal == 0 {
+			r.Minimal = p.Start
 		}
 		s.MaxConnections = max(s.MaxConnections, p.MaxConnections)
 		s.MaxWorkerProcesses = max(s.MaxWorkerProcesses, p.MaxWorkerProcesses)

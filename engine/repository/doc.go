@@ -22,5 +22,9 @@
 // else is. A Lineage is opened for writing with the system identifier and the
 // version of the server, and refuses another's.
 //
+// Who writes into a sealed repository and has no identity for it can keep, in a directory
+// of his own, copies of the lists of files and the WAL indexes that he wrote
+// (Options.Copies). Only Lineage.Known reads them, and only of objects that are there.
+//
 // All types are safe for use by many goroutines unless they say otherwise.
 package repository

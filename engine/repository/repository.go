@@ -36,6 +36,8 @@ type Repository struct {
 	identities []age.Identity
 	clock      func() time.Time
 	snapshots  func(*Manifest) error
+	copies     copies
+	known      bool // the copies are read
 }
 
 // Options of Create and Open.
@@ -46,6 +48,10 @@ type Options struct {
 	// Identities open what is sealed: the text of an age identity file.
 	// Empty: a sealed repository can be written and not read.
 	Identities string
+	// Copies is a directory in which a sealed repository that is open without identities
+	// keeps the lists of files and WAL indexes that are written through it, in the clear,
+	// for Lineage.Known. Empty: it keeps none.
+	Copies string
 	// Clock is asked for the present.
 	Clock func() time.Time
 	// Snapshots says whether the files of a snapshot can be reached: nil if they
@@ -91,7 +97,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 
 // Open opens the repository in store, or fails with ErrNoRepository.
 func Open(ctx context.Context, store blob.Store, o Options) (*Repository, error) {
-	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots}
+	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots, copies: copies{o.Copies}}
 	b, err := r.get(ctx, KindRepository, "repository")
 	if errors.Is(err, blob.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoRepository, store)

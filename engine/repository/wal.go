@@ -361,13 +361,23 @@ func (l *Lineage) Histories(ctx context.Context) ([]pg.TimelineID, error) {
 // PutIndex stores what a segment's records say; body is walindex's encoding.
 // An index may be made again, so other bytes replace the old.
 func (l *Lineage) PutIndex(ctx context.Context, g pg.Segment, body []byte) error {
-	return l.repo.replace(ctx, KindIndex, l.segmentKey("index", g), Compress(nil, body))
+	key, packed := l.segmentKey("index", g), Compress(nil, body)
+	if l.repo.kept(KindIndex) {
+		l.repo.copies.put(key, packed)
+		if g.Number%copiesPruneEvery == 0 {
+			l.pruneCopies()
+		}
+	}
+	return l.repo.replace(ctx, KindIndex, key, packed)
 }
 
 // Index reads what PutIndex stored.
 func (l *Lineage) Index(ctx context.Context, g pg.Segment) ([]byte, error) {
 	key := l.segmentKey("index", g)
 	p, err := l.repo.get(ctx, KindIndex, key)
+	if err != nil {
+		p, err = l.repo.opened(KindIndex, key, err)
+	}
 	if err != nil {
 		return nil, err
 	}

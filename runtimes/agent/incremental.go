@@ -55,7 +55,8 @@ func build(lineage string) (end func()) {
 // incremental chooses what an incremental backup on timeline tli builds on: of the whole
 // backups on the way there the one that began last, and none that is being deleted.
 func (p *Protector) incremental(ctx context.Context, l *repository.Lineage, tli pg.TimelineID) (*basebackup.Incremental, error) {
-	in := &basebackup.Incremental{WAL: func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
+	// without the identity of a sealed repository there is what this machine remembers
+	in := &basebackup.Incremental{Whole: !l.Repository().Readable(), WAL: func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
 		return walOf(ctx, l, tli, lsn)
 	}}
 	cat, err := catalog.Load(ctx, l)
@@ -94,16 +95,31 @@ func lastWhole(cat *catalog.Catalog, tli pg.TimelineID, but map[string]bool) *re
 	return last
 }
 
+// indexLate is how long the index of the last segment is waited for where the segment itself
+// cannot be read.
+const indexLate = 10 * time.Second
+
 // walOf is what the WAL of a lineage says on the way to lsn. What else is damaged there
 // does not matter.
 func walOf(ctx context.Context, l *repository.Lineage, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
-	cat, err := catalog.Load(ctx, l)
+	cat, err := catalog.Load(ctx, l.Known())
 	if cat == nil {
 		return basebackup.WAL{}, err
 	}
 	path, err := cat.Path(tli)
 	return basebackup.WAL{History: path.History, Index: func(ctx context.Context, n uint64) (*walindex.Index, error) {
-		return cat.Index(ctx, path, n, lsn)
+		x, err := cat.Index(ctx, path, n, lsn)
+		last := n == l.Info().SegmentSize.Number(max(lsn, 1)-1)
+		// the index of a segment comes a moment after it
+		for until := time.Now().Add(indexLate); last && errors.Is(err, repository.ErrSealed) && time.Now().Before(until); {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+			}
+			x, err = cat.Index(ctx, path, n, lsn)
+		}
+		return x, err
 	}}, err
 }
 

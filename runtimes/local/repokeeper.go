@@ -119,8 +119,13 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		}
 		phase, message = v1alpha1.RepoFailed, err.Error()
 	}
+	tried := o.Generation
 	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.objects, "", k.name); err != nil || o.UID != k.uid {
 		return nil // the next look sees that
+	}
+	if o.Generation != tried {
+		k.poke() // it was changed meanwhile: what was found is not of this one
+		return nil
 	}
 	var errs []error
 	if phase == v1alpha1.RepoReady {

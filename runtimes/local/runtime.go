@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,8 +46,9 @@ type Runtime struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	version      string // of this program
-	program      string // its path
+	learning     sync.Mutex // rates.json
+	version      string     // of this program
+	program      string     // its path
 	supervisor   string
 	surroundings surroundings
 
@@ -83,7 +85,7 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 	return &Runtime{
 		layout: l, objects: objects, clock: o.Clock, log: o.Log,
 		version: o.Version, program: program, supervisor: o.Supervisor, surroundings: ourSurroundings(),
-		repos: &repos{objects: objects, clock: o.Clock, log: o.Log},
+		repos: &repos{objects: objects, copies: l.copies(), clock: o.Clock, log: o.Log},
 	}, nil
 }
 
