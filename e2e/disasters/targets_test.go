@@ -149,6 +149,11 @@ type targetOracle struct {
 
 func newTargetOracle(t *testing.T, r *rig, s *story, servers ...*testpg.Server) *targetOracle {
 	t.Helper()
+	made, err := catalog.NewRoller(r.lineage, func() error { return nil }).Roll(t.Context())
+	if err != nil || made == 0 {
+		t.Fatalf("%d chapters, %v", made, err)
+	}
+	t.Logf("%d chapters", made)
 	c, err := catalog.Load(t.Context(), r.lineage)
 	if err != nil {
 		t.Fatal(err)

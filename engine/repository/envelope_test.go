@@ -44,7 +44,7 @@ func TestEveryKindIsThere(t *testing.T) {
 				t.Errorf("%s: has a content hash: %t", ob.key, hasContent)
 			}
 		}
-		for k := KindRepository; k <= kindChapter; k++ {
+		for k := KindRepository; k <= KindLock; k++ {
 			if !seen[k] || strings.HasPrefix(k.String(), "kind") {
 				t.Errorf("no %s is tried", k)
 			}
