@@ -9,7 +9,8 @@ set -eu
 [ -e /usr/bin/awk ] || ln -s gawk /usr/bin/awk
 for d in /run /tmp /var/tmp /proc /sys /dev /etc/ssl/certs /var/lib /root; do mkdir -p "$d"; done
 chmod 1777 /tmp /var/tmp
-[ -e /var/run ] || ln -s /run /var/run
+[ -L /var/run ] || { rm -rf /var/run && ln -s /run /var/run; }
+[ -L /var/lock ] || { rm -rf /var/lock && ln -s /run/lock /var/lock; }
 [ -e /etc/passwd ] || cp /usr/share/base-passwd/passwd.master /etc/passwd
 [ -e /etc/group ] || cp /usr/share/base-passwd/group.master /etc/group
 [ -e /etc/nsswitch.conf ] || printf 'passwd: files\ngroup: files\nhosts: files dns\n' >/etc/nsswitch.conf

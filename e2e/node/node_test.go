@@ -46,14 +46,14 @@ func (s *space) try(args ...string) bool {
 	return err == nil
 }
 
-// apply makes the objects of a file of testdata, with NAME put in.
+// apply makes the objects of a file of testdata, with @NAME@ put in.
 func (s *space) apply(file, name string) {
 	s.t.Helper()
 	text, err := testdata.ReadFile("testdata/" + file)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.Try(strings.ReplaceAll(string(text), "NAME", name), "--namespace", s.name, "apply", "-f", "-"); err != nil {
+	if _, err := s.Try(strings.ReplaceAll(string(text), "@NAME@", name), "--namespace", s.name, "apply", "-f", "-"); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -62,7 +62,7 @@ func (s *space) apply(file, name string) {
 func (s *space) wait(args ...string) {
 	s.t.Helper()
 	if _, err := s.Try("", append([]string{"--namespace", s.name, "wait", "--timeout=180s"}, args...)...); err != nil {
-		s.t.Fatalf("%v\n%s\n%s", err, s.kubectl("get", "pods,pvc", "-o", "wide"), s.kubectl("get", "events"))
+		s.t.Fatalf("%v\n%s", err, s.scene())
 	}
 }
 
@@ -70,9 +70,23 @@ func (s *space) until(what string, ok func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("not until now: %s", what)
+			s.t.Fatalf("not until now: %s\n%s", what, s.scene())
 		}
 	}
+}
+
+// scene is what there is to see when something did not happen.
+func (s *space) scene() string {
+	s.t.Helper()
+	all := []string{s.kubectl("get", "pods,pvc", "-o", "wide", "--show-labels"), s.kubectl("get", "events", "--sort-by=lastTimestamp")}
+	for _, pod := range strings.Fields(s.kubectl("get", "pods", "-o", "name")) {
+		out, err := s.Try("", "--namespace", s.name, "logs", "--all-containers", "--tail=15", pod)
+		if err != nil {
+			out = err.Error()
+		}
+		all = append(all, pod+":\n"+out)
+	}
+	return strings.Join(all, "\n")
 }
 
 // sql runs a query in a pod, of the server on host.
