@@ -115,13 +115,7 @@ func TestNode(t *testing.T) {
 		if err := c.Down(); err != nil {
 			t.Error(err)
 		}
-		left, err := testkube.Leftovers(c.Dir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(left) > 0 {
-			t.Errorf("after down there are still\n%s", strings.Join(left, "\n"))
-		}
+		mustLeaveNothing(t, c)
 		if diff := cmp.Diff(before, machine(t)); diff != "" {
 			t.Errorf("the machine is not what it was:\n%s", diff)
 		}
@@ -129,6 +123,17 @@ func TestNode(t *testing.T) {
 	t.Run("volumes", func(t *testing.T) { testVolumes(newSpace(t, c, "volumes")) })
 	t.Run("kbcli", func(t *testing.T) { testKbcli(newSpace(t, c, "kbcli")) })
 	t.Run("patroni", func(t *testing.T) { testPatroni(newSpace(t, c, "patroni")) })
+}
+
+func mustLeaveNothing(t *testing.T, c *testkube.Cluster) {
+	t.Helper()
+	left, err := testkube.Leftovers(c.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) > 0 {
+		t.Errorf("after down there are still\n%s", strings.Join(left, "\n"))
+	}
 }
 
 // testVolumes: a server writes, its volume is snapshotted meanwhile, a second server starts
@@ -188,7 +193,7 @@ func testKbcli(s *space) {
 	}
 }
 
-// testPatroni: one of two leads, and the other follows when it is gone.
+// testPatroni: one of two leads, the other has what it writes, and can take over.
 func testPatroni(s *space) {
 	s.apply("patroni.yaml", "")
 	leader := func() string {
@@ -206,7 +211,7 @@ func testPatroni(s *space) {
 	s.until("the other has the row", func() bool {
 		return s.try("exec", other, "--", "psql", "-X", "-h", "127.0.0.1", "-U", "postgres", "-c", "select n from t")
 	})
-	s.kubectl("delete", "pod", first, "--force", "--grace-period=0")
+	s.kubectl("exec", other, "--", "patronictl", "-c", "/tmp/patroni.yaml", "switchover", "ha", "--master", first, "--candidate", other, "--force")
 	s.until("the other leads", func() bool { return leader() == other })
 }
 
