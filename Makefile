@@ -42,7 +42,7 @@ test: bin/slowest node ## vet and every test, e2e too; then the ten slowest. Wit
 	go test $(TESTFLAGS) -json ./... | bin/slowest
 
 .PHONY: node
-node: ## the programs of a Kubernetes node, kept in the user's cache: 6 minutes the first time
+node: ## what a Kubernetes node for tests is made of, kept in the user's cache: 7 minutes the first time
 	go run ./e2e/node build
 
 .PHONY: lint

@@ -3,7 +3,7 @@
 // Command node runs a real Kubernetes on a machine without a container engine, until it
 // is told to stop:
 //
-//	go run ./e2e/node build            the programs, once for each version of parts/
+//	go run ./e2e/node build            programs and PostgreSQL image, kept for the next time
 //	go run ./e2e/node up [--nodes 2]   prints how to reach it
 //	go run ./e2e/node status
 //	go run ./e2e/node kubectl ARGS...  with the cluster's own kubectl
