@@ -57,42 +57,46 @@ func tryControl(parts string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, exited, err := prepareControl(dir, parts)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start an API server: %w", err), os.RemoveAll(dir))
+	}
+	if err := c.waitReady(func() error { return failure(dir, exited) }, startLimit); err != nil {
+		return nil, fmt.Errorf("start an API server: %w", err) // the keeper, which ends with us, removes dir
+	}
+	return c, nil
+}
+
+func prepareControl(dir, parts string) (c *Cluster, exited <-chan error, err error) {
 	etcdPort, err := freePort()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	apiPort, err := freePort()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := os.Mkdir(filepath.Join(dir, "log"), 0o755); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keys := credentials{filepath.Join(dir, "keys")}
 	if err := keys.write([]net.IP{net.IPv4(127, 0, 0, 1), serviceIP}, accounts); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := newCluster(dir, parts, keys, "https://127.0.0.1:"+apiPort)
+	c, err = newCluster(dir, parts, keys, "https://127.0.0.1:"+apiPort)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plan := controlPlan{Parts: parts, Etcd: "http://127.0.0.1:" + etcdPort, APIPort: apiPort}
 	if err := writeJSON(filepath.Join(dir, "control.json"), plan); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keeper, err := roleCommand("control", dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	exited, err := childproc.Start(keeper, syscall.SIGTERM)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.waitReady(func() error { return failure(dir, exited) }, startLimit); err != nil {
-		_ = keeper.Process.Signal(syscall.SIGTERM) // it removes dir; it may have ended
-		return nil, fmt.Errorf("start an API server: %w", err)
-	}
-	return c, nil
+	exited, err = childproc.Start(keeper, syscall.SIGTERM)
+	return c, exited, err
 }
 
 // newCluster writes the administrator's kubeconfig.

@@ -85,9 +85,12 @@ func Up(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := upIn(dir, parts, o)
+	c, exited, err := prepare(dir, parts, o)
 	if err != nil {
-		return nil, fmt.Errorf("start a node: %w", err)
+		return nil, errors.Join(fmt.Errorf("start a node: %w", err), os.RemoveAll(dir))
+	}
+	if err := c.untilUp(exited); err != nil {
+		return nil, errors.Join(fmt.Errorf("start a node: %w", err), c.Down())
 	}
 	return c, nil
 }
@@ -95,25 +98,26 @@ func Up(o Options) (*Cluster, error) {
 // runPrefix is how the directory of each run begins, in /tmp: paths of sockets are short.
 const runPrefix = "kbnode-"
 
-func upIn(dir, parts string, o Options) (*Cluster, error) {
+// prepare writes what a run needs and starts its keeper, to whom dir belongs from then on.
+func prepare(dir, parts string, o Options) (c *Cluster, exited <-chan error, err error) {
 	// Pods look into volumes that lie below.
 	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, sub := range []string{"log", "parts", "disk", "images"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	// The listener is a socket of the machine's network; who has it need not be there.
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer l.Close()
 	images, err := archives(filepath.Join(dir, "images"), parts, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plan := nodePlan{Parts: parts, Images: images, Lasting: o.Lasting, Nodes: members(max(o.Nodes, 1)), Host: "https://" + l.Addr().String()}
 	users := append([]account(nil), accounts...)
@@ -122,38 +126,40 @@ func upIn(dir, parts string, o Options) (*Cluster, error) {
 	}
 	keys := credentials{filepath.Join(dir, "keys")}
 	if err := keys.write([]net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(plan.Nodes[0].IP), serviceIP}, users); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := newCluster(dir, parts, keys, plan.Host)
+	c, err = newCluster(dir, parts, keys, plan.Host)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := writeJSON(filepath.Join(dir, planFile), plan); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keeper, err := roleCommand("node", dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	socket, err := l.File()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer socket.Close()
 	keeper.ExtraFiles = []*os.File{socket}
-	exited, err := startKeeper(keeper, o.Lasting)
-	if err != nil {
-		return nil, err
-	}
+	exited, err = startKeeper(keeper, o.Lasting)
+	return c, exited, err
+}
+
+// untilUp returns when the node is ready, or with why it is not.
+func (c *Cluster) untilUp(exited <-chan error) error {
 	for deadline := time.Now().Add(startLimit); ; time.Sleep(100 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(dir, upFile)); err == nil {
-			return c, nil
+		if _, err := os.Stat(filepath.Join(c.dir, upFile)); err == nil {
+			return nil
 		}
-		if err := failure(dir, exited); err != nil {
-			return nil, errors.Join(err, c.Down())
+		if err := failure(c.dir, exited); err != nil {
+			return err
 		}
 		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("not ready in %v\n%s", startLimit, logTails(dir)), c.Down())
+			return fmt.Errorf("not ready in %v\n%s", startLimit, logTails(c.dir))
 		}
 	}
 }
