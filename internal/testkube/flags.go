@@ -35,6 +35,8 @@ func apiServerArgs(keys credentials, etcd, address, port string) []string {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + keys.path("sa.pub"), "--service-account-signing-key-file=" + keys.path("sa.key"),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+		// nobody resolves the names of nodes
+		"--kubelet-preferred-address-types=InternalIP",
 		"--profiling=false", "--v=1",
 	}
 }
