@@ -3,9 +3,11 @@
 package v1alpha1
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -132,6 +134,11 @@ func (a *Addon) SetDefaults() {
 
 var secretKeyForm = regexp.MustCompile(`(?i)(secretkey|accesskey|password|token)$`)
 
+var (
+	selectorKeys      = []string{"KubeGitVersion", "KubeVersion", "KubeProvider"}
+	selectorOperators = []string{"Contains", "DoesNotContain", "MatchRegex", "DoesNotMatchRegex"}
+)
+
 // Validate is everything that is wrong with the name and the spec.
 func (a *Addon) Validate() error {
 	var l FieldErrors
@@ -139,6 +146,15 @@ func (a *Addon) Validate() error {
 	l.metadata(a)
 	if a.Spec.Type != AddonHelm {
 		l.invalid("spec.type", a.Spec.Type, "is not known: there is Helm")
+	}
+	for i, q := range a.Spec.Installable.Selectors {
+		at := fmt.Sprintf("spec.installable.selectors[%d]", i)
+		if !slices.Contains(selectorKeys, q.Key) {
+			l.invalid(at+".key", q.Key, "is not one of "+strings.Join(selectorKeys, ", "))
+		}
+		if !slices.Contains(selectorOperators, q.Operator) {
+			l.invalid(at+".operator", q.Operator, "is not one of "+strings.Join(selectorOperators, ", "))
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(a.Spec.Install.Values)) {
 		if secretKeyForm.MatchString(k) {
