@@ -124,7 +124,7 @@ func loopsOf(dir string) ([]string, error) {
 
 // cgroupsOf lists the groups of a run, parents first.
 func cgroupsOf(name string) ([]string, error) {
-	hierarchies, err := cgroupHierarchies()
+	hierarchies, err := cgroupHierarchies("cgroup", "cgroup2")
 	if err != nil {
 		return nil, err
 	}
