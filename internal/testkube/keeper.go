@@ -132,8 +132,10 @@ func patiently(f func() error) error {
 // cgroupName is the run's own group in each hierarchy.
 func cgroupName(dir string) string { return "kbcli-" + filepath.Base(dir) }
 
-// cgroupHierarchies are where the controllers of cgroup v1 are mounted.
-func cgroupHierarchies() ([]string, error) {
+// cgroupHierarchies are where cgroups of one of the kinds are mounted: "cgroup" is version
+// 1, one mount a controller; "cgroup2" lies beside them without controllers, and runc
+// makes groups there too.
+func cgroupHierarchies(kinds ...string) ([]string, error) {
 	text, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return nil, err
@@ -141,12 +143,9 @@ func cgroupHierarchies() ([]string, error) {
 	var all []string
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
-		if len(f) > 2 && f[2] == "cgroup" {
+		if len(f) > 2 && slices.Contains(kinds, f[2]) {
 			all = append(all, f[1])
 		}
-	}
-	if len(all) == 0 {
-		return nil, errors.New("no hierarchy of cgroup v1 is mounted; a node on cgroup v2 was never tried")
 	}
 	return all, nil
 }
@@ -154,9 +153,12 @@ func cgroupHierarchies() ([]string, error) {
 // makeCgroups makes a group for each node. A new group of cpuset has no processor and no
 // memory, and nothing can run in it.
 func makeCgroups(name string, nodes []member) error {
-	hierarchies, err := cgroupHierarchies()
+	hierarchies, err := cgroupHierarchies("cgroup")
 	if err != nil {
 		return err
+	}
+	if len(hierarchies) == 0 {
+		return errors.New("no hierarchy of cgroup v1 is mounted; a node on cgroup v2 was never tried")
 	}
 	for _, h := range hierarchies {
 		groups := []string{filepath.Join(h, name)}
