@@ -116,9 +116,11 @@ type ClusterSpec struct {
 
 // Resources is a share of a machine. Nil is no limit.
 type Resources struct {
+	// CPU is in cores, 500m or 2. Without it nothing is limited.
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="must be more than zero"
 	// +optional
 	CPU *resource.Quantity `json:"cpu,omitempty"`
+	// Memory is in bytes, 2Gi. Without it nothing is limited.
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="must be more than zero"
 	// +optional
 	Memory *resource.Quantity `json:"memory,omitempty"`
@@ -227,6 +229,7 @@ type RestoreSpec struct {
 
 // ResolvedTarget is one position on one timeline.
 type ResolvedTarget struct {
+	// Timeline is the one that StopLSN is on.
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=4294967295
