@@ -74,7 +74,7 @@ bench: build ## Go's benchmarks, then the same work beside other tools (bench/ru
 	bench/run.sh
 
 .PHONY: generate
-generate: ## what is made from the source: deep copies, CRDs, golden files of the docs
+generate: ## deep copies and the CRDs of deploy/helm/crds, from api/v1alpha1
 	go generate ./...
 
 .PHONY: demo
