@@ -448,6 +448,8 @@ func (in *BackupStatus) DeepCopyInto(out *BackupStatus) {
 	in.CompletionTimestamp.DeepCopyInto(&out.CompletionTimestamp)
 	out.Duration = in.Duration
 	in.Expiration.DeepCopyInto(&out.Expiration)
+	in.MarkedTime.DeepCopyInto(&out.MarkedTime)
+	in.DeletionTime.DeepCopyInto(&out.DeletionTime)
 	in.StopTime.DeepCopyInto(&out.StopTime)
 	if in.Progress != nil {
 		in, out := &in.Progress, &out.Progress
@@ -569,6 +571,13 @@ func (in *ClusterStatus) DeepCopyInto(out *ClusterStatus) {
 	}
 	if in.Windows != nil {
 		in, out := &in.Windows, &out.Windows
+		*out = make([]RecoverableWindow, len(*in))
+		for i := range *in {
+			(*in)[i].DeepCopyInto(&(*out)[i])
+		}
+	}
+	if in.Branches != nil {
+		in, out := &in.Branches, &out.Branches
 		*out = make([]RecoverableWindow, len(*in))
 		for i := range *in {
 			(*in)[i].DeepCopyInto(&(*out)[i])

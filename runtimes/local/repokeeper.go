@@ -41,9 +41,10 @@ type repoKeeper struct {
 	triedAt   time.Time // when that ended
 	probed    time.Time
 	inventory time.Time
-	expired   time.Time // by the runtime's clock
-	message   string    // what is not as it should be in a repository that is ready
-	trouble   string    // why nothing of those that left expires
+	expired   time.Time            // by the runtime's clock
+	swept     map[string]time.Time // by lineage: when leftovers were looked for
+	message   string               // what is not as it should be in a repository that is ready
+	trouble   string               // why nothing of those that left expires
 }
 
 // keepRepos starts a keeper for each BackupRepo that has none, and makes the others look.
@@ -70,6 +71,9 @@ func (r *Runtime) keepRepos(ctx context.Context, keepers map[types.UID]*repoKeep
 			delete(keepers, uid)
 		default:
 		}
+	}
+	if err == nil { // one that cannot be read may name any key
+		err = r.keys.sweep(r.secrets(), all, time.Now())
 	}
 	return errors.Join(err, r.seeToStrayBackups(ctx, all))
 }
@@ -115,8 +119,13 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		}
 		phase, message = v1alpha1.RepoFailed, err.Error()
 	}
+	tried := o.Generation
 	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.objects, "", k.name); err != nil || o.UID != k.uid {
 		return nil // the next look sees that
+	}
+	if o.Generation != tried {
+		k.poke() // it was changed meanwhile: what was found is not of this one
+		return nil
 	}
 	var errs []error
 	if phase == v1alpha1.RepoReady {

@@ -34,6 +34,7 @@ const annotationRepository = "dataprotection.kubeblocks.io/repository-id"
 // generation of its object. One that does not answer keeps nobody waiting for another.
 type repos struct {
 	objects store.Store
+	copies  string // where what was written into sealed ones is known from
 	clock   func() time.Time
 	log     *slog.Logger
 
@@ -91,7 +92,7 @@ func (r *repos) of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.R
 			return nil, d.err
 		}
 	}
-	repo, err := openRepository(ctx, obj, r.clock, r.log)
+	repo, err := openRepository(ctx, obj, r.copies, r.clock, r.log)
 	if err != nil {
 		err = fmt.Errorf("repository %s: %w", obj.Name, placeError(obj, err))
 	}
@@ -143,12 +144,12 @@ func (r *repos) all(ctx context.Context) (map[string]*repository.Repository, err
 
 // openRepository opens the place that an object describes, and lays a repository
 // out there if there is none.
-func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, clock func() time.Time, log *slog.Logger) (*repository.Repository, error) {
+func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, copies string, clock func() time.Time, log *slog.Logger) (*repository.Repository, error) {
 	place, err := openPlace(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	opt := repository.Options{Clock: clock, Snapshots: basebackup.Here}
+	opt := repository.Options{Clock: clock, Snapshots: basebackup.Here, Copies: copies}
 	if s := o.Spec.Sealing; s != nil {
 		opt.Recipients = s.Recipients
 		if s.IdentityFile != "" {

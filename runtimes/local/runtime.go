@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,10 +46,13 @@ type Runtime struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	version      string // of this program
-	program      string // its path
+	learning     sync.Mutex // rates.json
+	version      string     // of this program
+	program      string     // its path
 	supervisor   string
 	surroundings surroundings
+
+	keys secretSweep
 
 	// identity is who the agent is; of the agent alone.
 	identity *agent.Identity
@@ -81,7 +85,7 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 	return &Runtime{
 		layout: l, objects: objects, clock: o.Clock, log: o.Log,
 		version: o.Version, program: program, supervisor: o.Supervisor, surroundings: ourSurroundings(),
-		repos: &repos{objects: objects, clock: o.Clock, log: o.Log},
+		repos: &repos{objects: objects, copies: l.copies(), clock: o.Clock, log: o.Log},
 	}, nil
 }
 
@@ -144,7 +148,10 @@ func (r *Runtime) source(ctx context.Context, src runtimes.Source) (*repository.
 		for _, l := range ls {
 			info := l.Info()
 			fits := info.Namespace == src.Namespace && info.Cluster == src.Cluster
-			if want != "" {
+			switch {
+			case src.Lineage != "":
+				fits = fits && info.ID == want
+			case want != "":
 				fits = info.ID == want
 			}
 			if fits && (found == nil || info.Created.After(found.Info().Created)) {
@@ -157,7 +164,7 @@ func (r *Runtime) source(ctx context.Context, src runtimes.Source) (*repository.
 		return found, c, nil
 	case err != nil:
 		return nil, c, err
-	case c == nil:
+	case c == nil || src.Lineage != "":
 		return nil, nil, &runtimes.SourceNotFoundError{Source: src}
 	}
 	return nil, c, nil

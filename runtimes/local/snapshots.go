@@ -109,6 +109,7 @@ func (r *Runtime) makePlan(ctx context.Context, cat *catalog.Catalog, t catalog.
 	if err != nil {
 		return nil, err
 	}
+	p.Weigh(r.readRates())
 	return p, p.Onto(filepath.Join(r.state, "clusters"))
 }
 

@@ -106,6 +106,7 @@ var verdicts = map[string]struct {
 			{"spec.backupRepoName", "s3"}, {"spec.backupRepoName", "S3"},
 			{"spec.retention.ttl", "168h"}, {"spec.retention.ttl", "7D"}, {"spec.retention.ttl", "7"}, {"spec.retention.ttl", "0d"}, {"spec.retention.ttl", "36500d"},
 			{"spec.retention.ttl", "36501d"}, {"spec.retention.ttl", "876000H"}, {"spec.retention.ttl", "876001h"}, {"spec.retention.ttl", "99999999999999999999d"}, {"spec.retention.ttl", "7w"},
+			{"spec.retention.grace", "0h"}, {"spec.retention.grace", "36501d"}, {"spec.retention.grace", "soon"},
 			{"spec.retention.minBackups", 2}, {"spec.retention.minBackups", -1}, {"spec.retention.maxBackups", 1}, {"spec.retention.maxBackups", 3}, {"spec.retention.maxBackups", -3},
 			{"spec.schedule.snapshot.enable", true}, {"spec.schedule.logfile.enable", true}, {"spec.schedule.incremental", object{"enable": true}},
 			{"spec.schedule.datafile.cronExpression", "0 3 * * 1"}, {"spec.schedule.datafile.cronExpression", "0 3 * *"}, {"spec.schedule.datafile.cronExpression", "@daily"},
