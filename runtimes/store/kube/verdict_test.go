@@ -140,8 +140,8 @@ var verdicts = map[string]struct {
 			{"spec.s3.endpoint", "ftp://s3.example.com"}, {"spec.s3.endpoint", "https://u:p@s3.example.com"}, {"spec.s3.endpoint", "https://s3.example.com/bucket"}, {"spec.s3.endpoint", "https://s3.example.com?x=1"}, {"spec.s3.endpoint", "https://"},
 			{"spec.s3.prefix", "a/b"}, {"spec.s3.prefix", "/a"}, {"spec.s3.prefix", "a//b"}, {"spec.s3.prefix", "a/.."}, {"spec.s3.prefix", "..."}, {"spec.s3.prefix", "a/"},
 			{"spec.s3.pathStyle", true}, {"spec.s3.caFile", "/etc/ca.pem"}, {"spec.s3.caFile", "ca.pem"}, {"spec.s3.credentialsFile", "/run/secrets/s3"}, {"spec.s3.credentialsFile", "/run/"},
-			{"spec.sealing.recipients", []any{"age1x"}}, {"spec.sealing.recipients", []any{}}, {"spec.sealing", object{}}, {"spec.sealing.recipients", []any{"ssh-ed25519 AAAA", "age1y"}},
-			{"spec.sealing.recipients", []any{"age1x", "AGE-SECRET-KEY-1"}}, {"spec.sealing", object{"recipients": []any{"age1x"}, "identityFile": "/run/key"}}, {"spec.sealing", object{"recipients": []any{"age1x"}, "identityFile": "key"}},
+			{"spec.sealing.recipients", []any{recipient}}, {"spec.sealing.recipients", []any{}}, {"spec.sealing", object{}}, {"spec.sealing.recipients", []any{"ssh-ed25519 AAAA", recipient}},
+			{"spec.sealing.recipients", []any{recipient, "AGE-SECRET-KEY-1"}}, {"spec.sealing", object{"recipients": []any{recipient}, "identityFile": "/run/key"}}, {"spec.sealing", object{"recipients": []any{recipient}, "identityFile": "key"}},
 		},
 	},
 	v1alpha1.KindAddon: {
@@ -168,9 +168,13 @@ var weaker = []struct {
 	{v1alpha1.KindCluster, edit{"spec.restore", object{"sourceCluster": "x", "latest": true}}, "a cluster restored from itself: a rule sees the name, and not the namespace"},
 	{v1alpha1.KindCluster, edit{"spec.restore", object{"sourceCluster": "old", "time": "0001-01-01T00:00:00Z"}}, "Go's zero time is no time; a schema has no such idea"},
 	{v1alpha1.KindCluster, edit{"spec.local", object{"attached": true, "connect": "postgres://h/db?pass%77ord=x"}}, "a password under a name in escapes: rules cannot decode a URL's query"},
+	{v1alpha1.KindBackupRepo, edit{"spec.sealing.recipients", []any{"age1x"}}, "a key of age has a checksum, which no rule computes"},
 	{v1alpha1.KindBackupPolicy, edit{"spec.schedule.datafile.cronExpression", "99 * * * *"}, "the ranges, names and steps of cron are no pattern that anybody would read"},
 	{v1alpha1.KindBackupPolicy, edit{"spec.schedule.datafile.cronExpression", "0 0 31 2 *"}, "the 31st of February needs a calendar"},
 }
+
+// recipient is a public key of age.
+const recipient = "age1ujn5m3dns5rdk8ysv85d55ra7sy0w7qy4lhcyff80jm5eeq3xyusalj9wm"
 
 // stricter is what the schema refuses and the Go types take: values written out that mean
 // that nothing was said, and texts longer than the bounds that rules need to be costed.
