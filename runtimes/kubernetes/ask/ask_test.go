@@ -66,7 +66,7 @@ func put(t *testing.T, o *oracle, q Question) (Answer, error) {
 func TestAnswers(t *testing.T) {
 	plan := &restore.Plan{
 		Lineage: "my-pg-1", SystemID: 7210000000000000001, Major: 15, Timeline: 2, Target: "x", Time: moment, Window: window,
-		StopLSN: 0x3000028, EndLSN: 0x3000100, Estimate: 6 * time.Second, FirstLost: &restore.Commit{XID: 752, Time: moment, What: "DROP TABLE public.msg"},
+		StopLSN: 0x3000028, EndLSN: 0x3000100, FirstLost: &restore.Commit{XID: 752, Time: moment, What: "DROP TABLE public.msg"},
 	}
 	for _, c := range []struct {
 		q    Question
@@ -101,7 +101,7 @@ func TestFaults(t *testing.T) {
 		&catalog.PositionError{LSN: 0x1000000, After: 0x2000188, Backup: "b", Consistent: 0x2000110, End: 0x3000000},
 		&catalog.TransactionError{XID: 752, State: catalog.XactPrepared, GID: "g 1", LSN: 0x2000188},
 		&catalog.NoRestorePointError{Name: "x", Known: []string{"y"}, At: moment},
-		&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/srv/ts", More: 1},
+		&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/srv/ts"},
 		&runtimes.SourceNotFoundError{Source: source},
 	} {
 		_, got := put(t, &oracle{err: fmt.Errorf("wrapped: %w", err)}, Question{Topic: Plan})
