@@ -38,6 +38,7 @@ test: bin/slowest node ## vet and every test, e2e too; then the ten slowest. Wit
 	go vet ./...
 	go -C tools vet ./...
 	go -C tools test ./...
+	CGO_ENABLED=0 go -C e2e/node/parts vet -trimpath ./...
 	go test $(TESTFLAGS) -json ./... | bin/slowest
 
 .PHONY: node
@@ -73,7 +74,7 @@ bench: build ## Go's benchmarks, then the same work beside other tools (bench/ru
 	bench/run.sh
 
 .PHONY: generate
-generate: ## what is made from the source: deep copies, CRDs, golden files of the docs
+generate: ## deep copies and the CRDs of deploy/helm/crds, from api/v1alpha1
 	go generate ./...
 
 .PHONY: demo

@@ -66,6 +66,8 @@ func parseDays(s string) (time.Duration, error) {
 }
 
 // Cron is a schedule in UTC.
+//
+// +kubebuilder:object:generate=false
 type Cron struct {
 	text     string
 	schedule cron.Schedule

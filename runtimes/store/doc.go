@@ -8,6 +8,7 @@
 //	cli ◀── Watch, Get, List ──────── Store ◀── UpdateStatus ──┘
 //
 //	files/      a directory of YAML
+//	kube/       custom resources of the Kubernetes API
 //	storetest/  what every Store must pass
 //
 // Invariants, the same in every Store, which are those of Kubernetes.
