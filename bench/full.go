@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // full: backup and restore of each data set, by every tool.
 func (b *bench) full(ctx context.Context) error {
 	for _, d := range []dataset{pgbenchData, mixedData, tablesData} {
+		if len(b.data) > 0 && !slices.Contains(b.data, d.name) {
+			continue
+		}
 		if err := b.fullOf(ctx, d); err != nil {
 			return fmt.Errorf("%s: %w", d.name, err)
 		}

@@ -27,6 +27,7 @@ type bench struct {
 	quick bool
 	runs  int
 	only  []string // names of tools; empty for all
+	data  []string // of data sets of full; empty for all
 	uid   int      // of the servers and of the tools that must be them
 	gid   int
 	out   io.Writer // the report
@@ -58,7 +59,7 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	b := &bench{}
-	var out, osUser, only string
+	var out, osUser, only, data string
 	var keep bool
 	flag.StringVar(&b.work, "work", filepath.Join(os.TempDir(), "kbcli-bench"), "an empty directory for everything, with 12 GB of room (2 with -quick)")
 	flag.StringVar(&b.bin, "pgbin", "/usr/lib/postgresql/15/bin", "PostgreSQL's programs")
@@ -66,6 +67,7 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&osUser, "user", "postgres", "the account that runs the servers")
 	flag.StringVar(&out, "out", "", "append the report to this file too")
 	flag.StringVar(&only, "tools", "", "these tools only, with commas between")
+	flag.StringVar(&data, "data", "", "these data sets of full only: pgbench, mixed, tables, with commas between")
 	flag.BoolVar(&b.quick, "quick", false, "small data sets")
 	flag.BoolVar(&keep, "keep", false, "leave the work directory")
 	flag.IntVar(&b.runs, "runs", 0, "how often each tool does each thing (default 3, or 2 with -quick)")
@@ -86,6 +88,9 @@ func run(ctx context.Context) (err error) {
 	}
 	if only != "" {
 		b.only = strings.Split(only, ",")
+	}
+	if data != "" {
+		b.data = strings.Split(data, ",")
 	}
 	if b.uid, b.gid, err = account(osUser); err != nil {
 		return err
@@ -119,7 +124,7 @@ func run(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, f.Close()) }()
 		b.out = io.MultiWriter(os.Stdout, f)
 	}
-	if err := b.heading(chosen); err != nil {
+	if err := b.heading(); err != nil {
 		return err
 	}
 	for _, t := range chosen {

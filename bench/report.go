@@ -133,21 +133,13 @@ func (s *samples) best(by func(usage) float64, without ...string) (name string, 
 func (b *bench) print(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
 
 // heading says what was run, where and when.
-func (b *bench) heading(chosen []test) error {
-	var names []string
-	for _, t := range chosen {
-		names = append(names, t.name)
-	}
+func (b *bench) heading() error {
 	load, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return err
 	}
-	args := ""
-	if b.quick {
-		args = " -quick"
-	}
 	b.print("\n# %s", time.Now().UTC().Format("2006-01-02 15:04 UTC"))
-	b.print("\n`go run ./bench%s -runs %d %s`\n", args, b.runs, strings.Join(names, " "))
+	b.print("\n`go run ./bench %s`\n", strings.Join(arguments(os.Args[1:]), " "))
 	b.print("%d cores %s, load before it %s; medians of %d runs, interleaved, with the least and the most.", runtime.NumCPU(), runtime.GOARCH,
 		strings.Join(strings.Fields(string(load))[:3], " "), b.runs)
 	for _, v := range [][]string{{b.kbcli, "version"}, {b.bin + "/postgres", "--version"}, {"pgbackrest", "version"}, {"barman", "--version"}} {
@@ -167,4 +159,20 @@ func (b *bench) settings(tools []tool) {
 		b.print("- %s: %s", t.name(), t.settings())
 	}
 	b.print("")
+}
+
+// arguments are those of the command, without the ones that name a place on this machine.
+func arguments(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		switch name, _, whole := strings.Cut(strings.TrimLeft(args[i], "-"), "="); name {
+		case "work", "out", "kbcli", "pgbin", "user":
+			if !whole {
+				i++
+			}
+		default:
+			out = append(out, args[i])
+		}
+	}
+	return out
 }
