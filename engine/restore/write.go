@@ -73,8 +73,9 @@ func (f *fetcher) write(i int, b []byte, offset int64) error {
 }
 
 // beginsToDisk is how many bytes in one go are sent on their way to the disk at once.
-// Of small files that would only be more to ask of it.
-const beginsToDisk = 256 << 10
+// Of small files that would only be more to ask of it; stretches between pages that
+// changed here and there are about so long.
+const beginsToDisk = 64 << 10
 
 func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
 	e := &f.files.Files[i]
