@@ -69,9 +69,17 @@ e2e: bin/slowest node ## the whole-system tests alone, never from the cache
 	go test $(TESTFLAGS) -count=1 -json ./e2e/... | bin/slowest
 
 .PHONY: bench
-bench: build ## Go's benchmarks, then the same work beside other tools (bench/run.sh)
+bench: build ## Go's benchmarks, then the same work beside other tools: an hour, as root
 	go test -run '^$$' -bench . -benchmem ./...
 	bench/run.sh
+
+.PHONY: bench-quick
+bench-quick: build ## the same work beside other tools with small data: minutes, as root
+	bench/run.sh -quick
+
+.PHONY: bench-index
+bench-index: ## what the index costs of archiving, as a share of the CPU without it
+	go test -run '^$$' -bench 'BenchmarkIndex$$' -benchtime 8x ./engine/archive
 
 .PHONY: generate
 generate: ## deep copies and the CRDs of deploy/helm/crds, from api/v1alpha1

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
 )
 
@@ -104,6 +105,8 @@ type Archiver struct {
 	size     pg.SegmentSize
 	spool    *spool
 	patience time.Duration // how long a stop may wait for what is left to be put
+	// instead, if set, gets the records, and no index is made: a benchmark's other half
+	instead func(*walscan.Record) error
 
 	// turning is held while what jumps there are, or which segment is being
 	// shipped, changes: the two must agree.

@@ -142,7 +142,11 @@ func (c *scan) feed(raw []byte) {
 	if c.fault != nil {
 		return
 	}
-	err := c.s.Feed(raw, c.b.Add)
+	add := c.b.Add
+	if c.a.instead != nil {
+		add = c.a.instead
+	}
+	err := c.s.Feed(raw, add)
 	if dbs := c.b.Named(); len(dbs) > 0 && c.a.cfg.Named != nil {
 		c.a.cfg.Named(dbs)
 	}
@@ -158,7 +162,7 @@ func (c *scan) lastCommit() pg.Timestamp { return c.b.Latest() }
 // finish gives the encoded index of the segment that is now whole, or nil if
 // its WAL could not be read, and the greatest time of a transaction's end so far.
 func (c *scan) finish() ([]byte, pg.Timestamp) {
-	if c.fault != nil {
+	if c.fault != nil || c.a.instead != nil {
 		return nil, c.b.Latest()
 	}
 	return c.b.Finish(c.s.NextRecord()).Encode(), c.b.Latest()

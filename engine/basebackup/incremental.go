@@ -141,15 +141,24 @@ func (b *backup) changes(ctx context.Context, in *Incremental, start client.Back
 	case m.Settings.CatalogVersion != int(b.control.CatalogVersion):
 		return nil, unknownf("backup %s is of another version of the catalogues", m.Name)
 	}
-	b.report("waiting for WAL")
+	size := b.server.SegmentSize
+	first, end := size.Number(m.StartLSN), size.Number(start.LSN)+1
 	upto := start.LSN
-	if size := b.server.SegmentSize; in.Whole && size.Offset(upto) > longHeader && !b.server.InRecovery {
+	until := upto // what is waited for
+	switch offset := size.Offset(upto); {
+	case offset <= longHeader && end > first+1:
+		// no record ends in the last one before it, and its header is not worth waiting for a tail
+		end--
+		until = size.Floor(upto)
+	case in.Whole && offset > longHeader && !b.server.InRecovery:
 		if _, err := b.conn.SQL().Exec(ctx, "select pg_catalog.pg_switch_wal()"); err != nil {
 			return nil, fmt.Errorf("begin another segment of WAL: %w", err)
 		}
 		upto = size.End(size.Number(upto))
+		until = upto
 	}
-	if err := b.cfg.WaitWAL(ctx, start.Timeline, upto); err != nil {
+	b.report("waiting for WAL")
+	if err := b.cfg.WaitWAL(ctx, start.Timeline, until); err != nil {
 		return nil, fmt.Errorf("wait for the WAL before the backup: %w", err)
 	}
 	wal, err := in.WAL(ctx, start.Timeline, upto)
@@ -161,11 +170,6 @@ func (b *backup) changes(ctx context.Context, in *Incremental, start client.Back
 		h.TimelineAt(max(m.StartLSN+1, m.StopLSN)-1) != m.Timeline {
 		return nil, unknownf("no way leads from backup %s, from %s to %s on timeline %s, to %s on timeline %s",
 			m.Name, m.StartLSN, m.StopLSN, m.Timeline, start.LSN, start.Timeline)
-	}
-	size := b.server.SegmentSize
-	first, end := size.Number(m.StartLSN), size.Number(start.LSN)+1
-	if size.Offset(start.LSN) <= longHeader && end > first+1 {
-		end-- // no record ends in the last one before it
 	}
 	g := gathering{changed: newChanged(), first: first, seams: make([]seam, end-first), until: start.LSN, size: size}
 	jobs, jctx := errgroup.WithContext(ctx)

@@ -100,9 +100,11 @@ func (p *Plan) Fetch(ctx context.Context, into Into) error {
 	if err != nil {
 		return err
 	}
-	f := &fetcher{plan: p, into: into, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files))}
+	f := &fetcher{plan: p, into: into, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files)),
+		missing: make([]atomic.Int64, len(files.Files)), dated: make([]bool, len(files.Files))}
 	for i := range files.Files {
 		f.total += files.Files[i].Size
+		f.missing[i].Store(files.Files[i].Size)
 	}
 	if err := f.layout(); err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -132,6 +134,8 @@ type fetcher struct {
 	total   int64
 	done    atomic.Int64
 	started []atomic.Bool
+	missing []atomic.Int64 // bytes of each file that are not written yet
+	dated   []bool         // by file: it has its time; set by who writes its last byte
 
 	mu   sync.Mutex
 	sums [][]sum // by file
@@ -320,82 +324,6 @@ func (f *fetcher) pack(ctx context.Context, ref repository.PackRef, jobs []job) 
 	return errors.Join(err, w.close())
 }
 
-// openFile keeps the file that was written last open: frames of one file follow
-// each other.
-type openFile struct {
-	file int
-	f    *os.File
-}
-
-func (o *openFile) close() error {
-	if o.f == nil {
-		return nil
-	}
-	err := o.f.Close()
-	o.f, o.file = nil, -1
-	return err
-}
-
-func (f *fetcher) write(i int, b []byte, offset int64) error {
-	w := &openFile{file: -1}
-	err := f.writeTo(w, i, b, offset)
-	return errors.Join(err, w.close())
-}
-
-func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
-	e := &f.files.Files[i]
-	if w.file != i {
-		if err := w.close(); err != nil {
-			return err
-		}
-		root, name := f.place(e.Path)
-		file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE, os.FileMode(e.Mode))
-		if err != nil {
-			return err
-		}
-		w.f, w.file = file, i
-		if f.started[i].CompareAndSwap(false, true) {
-			if err := f.begin(file, e); err != nil {
-				return err
-			}
-		}
-	}
-	if e.Path == controlPath {
-		if offset != 0 || int64(len(b)) != e.Size {
-			return fmt.Errorf("the backup's control file is in pieces")
-		}
-		var err error
-		if b, err = pg.InvalidateCheckpoint(b); err != nil {
-			return err
-		}
-	}
-	if len(b) > 0 {
-		if _, err := w.f.WriteAt(b, offset); err != nil {
-			return err
-		}
-	}
-	f.mu.Lock()
-	f.sums[i] = append(f.sums[i], sum{offset, int64(len(b)), crc32.Checksum(b, castagnoli)})
-	f.mu.Unlock()
-	done := f.done.Add(int64(len(b)))
-	if f.into.Progress != nil {
-		f.into.Progress(done, f.total)
-	}
-	return nil
-}
-
-func (f *fetcher) begin(file *os.File, e *repository.File) error {
-	if f.into.UID >= 0 {
-		if err := file.Chown(f.into.UID, f.into.GID); err != nil {
-			return err
-		}
-	}
-	if e.Mode&^0o700 != 0 {
-		return file.Chmod(os.FileMode(e.Mode)) // the umask may have taken some of it
-	}
-	return nil
-}
-
 // finish writes backup_label and tablespace_map, the manifest that pg_verifybackup
 // reads, and makes everything durable.
 func (f *fetcher) finish() error {
@@ -424,8 +352,8 @@ func (f *fetcher) finish() error {
 	if err := f.put("backup_manifest", manifest); err != nil {
 		return err
 	}
-	for _, t := range f.files.Files {
-		if t.Kind == repository.RegularFile {
+	for i := range f.files.Files {
+		if t := &f.files.Files[i]; t.Kind == repository.RegularFile && !f.dated[i] {
 			root, name := f.place(t.Path)
 			at := time.UnixMicro(t.ModTime)
 			if err := root.Chtimes(name, at, at); err != nil {

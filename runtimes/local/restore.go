@@ -161,7 +161,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	stop := k.progress(ctx, p, &done, &total, &fed)
 	defer stop()
 	into := restore.Into{
-		DataDirectory: tmp, Tablespaces: spaces, UID: s.uid, GID: s.gid, Jobs: runtime.NumCPU(),
+		DataDirectory: tmp, Tablespaces: spaces, UID: s.uid, GID: s.gid, Jobs: restoreJobs(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
 	if p.HasTablespaces() {
@@ -198,6 +198,10 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	}
 	return s, k.writeReached(ctx, spec, p, reached)
 }
+
+// restoreJobs is how many packs are unpacked at once: on a small machine more than it has
+// cores, for those that write wait for the disk. Each takes about 18 MB of memory.
+func restoreJobs() int { return max(4, runtime.NumCPU()) }
 
 func (k *keeper) writePlan(ctx context.Context, p *restore.Plan) error {
 	_, err := store.Mutate(ctx, k.r.objects, k.namespace, k.name, func(c *v1alpha1.Cluster) error {

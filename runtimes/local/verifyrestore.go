@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -209,7 +208,7 @@ func (t *trial) run(ctx context.Context, plan *restore.Plan, step func(string)) 
 		step = func(string) {}
 	}
 	into := restore.Into{
-		DataDirectory: t.data, Tablespaces: filepath.Join(t.dir, "tablespaces"), UID: t.uid, GID: t.gid, Jobs: runtime.NumCPU(),
+		DataDirectory: t.data, Tablespaces: filepath.Join(t.dir, "tablespaces"), UID: t.uid, GID: t.gid, Jobs: restoreJobs(),
 		Progress: func(done, total int64) {
 			step(fmt.Sprintf("Fetching %s of %s", v1alpha1.FormatSize(done), v1alpha1.FormatSize(total)))
 		},
