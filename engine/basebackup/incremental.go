@@ -208,7 +208,7 @@ type gathering struct {
 
 // seam is where the records of an index begin and end; it began nowhere if none ends in
 // its segment.
-type seam struct{ first, next pg.LSN }
+type seam struct{ first, next, overwritten pg.LSN }
 
 func (g *gathering) add(n uint64, x *walindex.Index) error {
 	name := g.size.Name(x.Segment)
@@ -228,7 +228,7 @@ func (g *gathering) add(n uint64, x *walindex.Index) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.seams[n-g.first] = seam{x.First, x.Next}
+	g.seams[n-g.first] = seam{x.First, x.Next, x.Overwritten}
 	g.changed.add(x)
 	return nil
 }
@@ -238,7 +238,11 @@ func (g *gathering) add(n uint64, x *walindex.Index) error {
 func (g *gathering) whole() error {
 	next := pg.LSN(0)
 	for i, s := range g.seams {
-		if s.first != 0 && i > 0 && next != 0 && g.record(s.first) != g.record(next) {
+		begun := s.first
+		if s.overwritten != 0 {
+			begun = s.overwritten
+		}
+		if s.first != 0 && i > 0 && next != 0 && g.record(begun) != g.record(next) {
 			return unknownf("the records between %s and %s are not indexed", next, s.first)
 		}
 		if s.next != 0 {

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"path"
 	"runtime"
+	"sync"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ type year struct {
 	scratch *mem.Store // where they are given their envelopes
 	l, make *repository.Lineage
 
+	mu          sync.Mutex
 	listed, got map[string]int // objects by folder
 	bytes       int64
 }
@@ -205,7 +207,9 @@ func (y *year) Get(ctx context.Context, key string, offset, length int64) (io.Re
 	}
 	if y.l != nil {
 		room, _ := y.room(key)
+		y.mu.Lock()
 		y.got[room]++
+		y.mu.Unlock()
 	}
 	return s.Get(ctx, key, offset, length)
 }

@@ -220,6 +220,14 @@ func (b *Builder) addXLOG(r *walscan.Record) error {
 		}
 		return nil
 	}
+	if o, ok, err := r.OverwriteContrecord(); err != nil {
+		return wrap(r, err)
+	} else if ok {
+		if x.First == r.Start {
+			x.Overwritten = o.Overwritten
+		}
+		return nil
+	}
 	if e, ok, err := r.EndOfRecovery(); err != nil {
 		return wrap(r, err)
 	} else if ok {

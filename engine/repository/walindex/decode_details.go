@@ -103,6 +103,8 @@ func (d *decoder) section(tag uint64, r *wire.Reader) {
 			v.Start = pg.LSN(undiff(r, &l.lsn))
 			v.Rmgr = walscan.RmgrID(r.U8())
 		})
+	case tagOverwritten:
+		x.Overwritten = pg.LSN(r.Uvarint())
 	default:
 		d.files(tag, r)
 	}

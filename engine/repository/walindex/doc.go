@@ -39,6 +39,7 @@
 //	 20 truncates      n × { start, xid, db, n × relation oid }
 //	 21 open           since, floor, n × { xid, top, changes, folded rows, folded more, folded to }, n × { db, pg_class }
 //	 22 opaque         n × { start, resource manager u8 }
+//	 23 overwritten    start, as uvarint
 //
 // LSNs, xids and times are varint differences to the entry before in their
 // section. An unknown tag is passed over: later versions add sections. The whole

@@ -39,6 +39,7 @@ const (
 	tagTruncates
 	tagOpen
 	tagOpaque
+	tagOverwritten
 )
 
 // deltas writes or reads numbers as differences to the one before of their kind.

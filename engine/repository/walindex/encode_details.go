@@ -107,6 +107,9 @@ func (x *Index) encodeDetails(b []byte) []byte {
 	rest = section(rest, tagOpaque, len(x.Opaque), func(b []byte, i int, d *deltas) []byte {
 		return append(diff(b, &d.lsn, int64(x.Opaque[i].Start)), byte(x.Opaque[i].Rmgr))
 	})
+	if x.Overwritten != 0 {
+		rest = tagged(rest, tagOverwritten, binary.AppendUvarint(nil, uint64(x.Overwritten)))
+	}
 	var last [3]int64
 	b = section(b, tagRelations, len(t.list), func(b []byte, i int, _ *deltas) []byte {
 		r := t.list[i]

@@ -18,6 +18,10 @@ type Index struct {
 	Next pg.LSN
 	// Last is where the last of these records starts; 0 if none ends here.
 	Last pg.LSN
+	// Overwritten is where a record began, in a segment before, that a crash left
+	// unfinished and that the first of these took the place of; 0 if there was none. The
+	// Next of the index before is then that.
+	Overwritten pg.LSN
 	// Partial is set when a record that began before the segment could not be
 	// read: the archive began in its midst, or the segment before was not at
 	// hand. Such an index may lack one record.
