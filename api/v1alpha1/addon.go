@@ -21,31 +21,40 @@ const AddonHelm = "Helm"
 // +kubebuilder:resource:path=addons,singular=addon,scope=Cluster,categories={kubeblocks}
 // +kubebuilder:printcolumn:name="TYPE",type=string,JSONPath=`.spec.type`
 // +kubebuilder:printcolumn:name="STATUS",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="EXTRAS",type=string,JSONPath=`.spec.install.extras`
+// +kubebuilder:printcolumn:name="AUTO-INSTALL",type=boolean,JSONPath=`.spec.installable.autoInstall`
 // +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=`.metadata.creationTimestamp`
 type Addon struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
+	// +kubebuilder:default={}
 	Spec   AddonSpec   `json:"spec"`
 	Status AddonStatus `json:"status,omitzero"`
 }
 
 // AddonSpec says what the piece is and whether it is wanted.
 type AddonSpec struct {
+	// Description is a sentence for people.
 	// +optional
 	Description string `json:"description,omitempty"`
+	// Type is how the piece is installed. It cannot be changed.
 	// +kubebuilder:validation:Enum=Helm
 	// +kubebuilder:default=Helm
 	// +optional
 	Type string `json:"type,omitempty"`
+	// Installable says where the piece can be and is installed unasked.
 	// +optional
 	Installable InstallableSpec `json:"installable,omitzero"`
+	// Install is what people want of the piece.
 	// +optional
 	Install InstallSpec `json:"install,omitzero"`
 }
 
 // InstallableSpec says where the piece can be and is installed unasked.
 type InstallableSpec struct {
+	// AutoInstall turns it on without being asked, where the selectors hold.
+	// +kubebuilder:default=false
 	AutoInstall bool `json:"autoInstall"`
 	// Selectors must all hold. None: anywhere.
 	// +optional
@@ -54,20 +63,29 @@ type InstallableSpec struct {
 
 // AddonSelector is a question about the place of installation.
 type AddonSelector struct {
+	// Key is what is asked for.
+	// +required
 	// +kubebuilder:validation:Enum=KubeGitVersion;KubeVersion;KubeProvider
 	Key string `json:"key"`
+	// Operator is how what is found is compared with the values.
+	// +required
 	// +kubebuilder:validation:Enum=Contains;DoesNotContain;MatchRegex;DoesNotMatchRegex
-	Operator string   `json:"operator"`
-	Values   []string `json:"values,omitempty"`
+	Operator string `json:"operator"`
+	// Values are compared with. Any of them will do.
+	Values []string `json:"values,omitempty"`
 }
 
 // InstallSpec is what people want of the piece.
 type InstallSpec struct {
+	// Enabled turns it on.
+	// +kubebuilder:default=false
 	Enabled bool `json:"enabled"`
 	// Extras are optional parts of it.
 	// +optional
 	Extras []string `json:"extras,omitempty"`
 	// Values are what --set gave, secrets excepted: those go to a file or a Secret.
+	// +kubebuilder:validation:MaxProperties=1000
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)(secretkey|accesskey|password|token)$'))",message="a key is that of a secret, and objects do not hold secrets"
 	// +optional
 	Values map[string]string `json:"values,omitempty"`
 }
@@ -89,6 +107,16 @@ type AddonStatus struct {
 	Phase              AddonPhase `json:"phase,omitempty"`
 	Message            string     `json:"message,omitempty"`
 	ObservedGeneration int64      `json:"observedGeneration,omitempty"`
+}
+
+// AddonList is several of them, as the Kubernetes API hands them out.
+//
+// +kubebuilder:object:root=true
+type AddonList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []Addon `json:"items"`
 }
 
 // GroupVersionKind is that of every Addon.

@@ -37,24 +37,40 @@ type Backup struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
+	// +required
 	Spec   BackupSpec   `json:"spec"`
 	Status BackupStatus `json:"status,omitzero"`
 }
 
 // BackupSpec asks for a backup. It cannot be changed.
+//
+// +kubebuilder:validation:XValidation:rule="self.?backupPolicyName.orValue(”) == oldSelf.?backupPolicyName.orValue(”)",message="cannot be changed",fieldPath=".backupPolicyName"
+// +kubebuilder:validation:XValidation:rule="self.?backupType.orValue(”) == oldSelf.?backupType.orValue(”)",message="cannot be changed",fieldPath=".backupType"
+// +kubebuilder:validation:XValidation:rule="self.?copyOf.orValue(”) == oldSelf.?copyOf.orValue(”)",message="cannot be changed",fieldPath=".copyOf"
+// +kubebuilder:validation:XValidation:rule="self.?copyOf.orValue(”) == ” || self.?backupType.orValue('datafile') == 'datafile'",message="is only for a datafile backup",fieldPath=".copyOf"
 type BackupSpec struct {
 	// ClusterRef is the name of the Cluster, in the same namespace. The cluster
 	// may be gone: its backups stay.
+	// +required
+	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed"
 	ClusterRef string `json:"clusterRef"`
 	// BackupPolicyName is the policy that names the repository. Empty is the
 	// default policy of the cluster.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	// +optional
 	BackupPolicyName string `json:"backupPolicyName,omitempty"`
+	// BackupType is the way it is taken: a snapshot of the volume or the file system,
+	// every file, or the blocks that changed.
 	// +kubebuilder:default=datafile
 	// +optional
 	BackupType BackupType `json:"backupType,omitempty"`
 	// CopyOf names a snapshot whose bytes this datafile backup puts into the
 	// repository. Empty reads the server.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	// +optional
 	CopyOf string `json:"copyOf,omitempty"`
 }
@@ -106,6 +122,16 @@ type BackupStatus struct {
 	SnapshotPath string `json:"snapshotPath,omitempty"`
 
 	Progress *Progress `json:"progress,omitempty"`
+}
+
+// BackupList is several of them, as the Kubernetes API hands them out.
+//
+// +kubebuilder:object:root=true
+type BackupList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []Backup `json:"items"`
 }
 
 // GroupVersionKind is that of every Backup.

@@ -25,6 +25,7 @@ type BackupPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
+	// +required
 	Spec   BackupPolicySpec   `json:"spec"`
 	Status BackupPolicyStatus `json:"status,omitzero"`
 }
@@ -32,29 +33,47 @@ type BackupPolicy struct {
 // BackupPolicySpec is what people edit: each switch is written out, off or on,
 // so that it can be found.
 type BackupPolicySpec struct {
-	// ClusterRef is the name of the Cluster, in the same namespace.
+	// ClusterRef is the name of the Cluster, in the same namespace. It cannot be changed.
+	// +required
+	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed"
 	ClusterRef string `json:"clusterRef"`
 
 	// BackupRepoName is the name of the BackupRepo. Empty is the default one.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	// +optional
 	BackupRepoName string `json:"backupRepoName,omitempty"`
 
+	// Retention says how far back a restore must be able to go.
+	// +kubebuilder:default={}
 	// +optional
 	Retention RetentionSpec `json:"retention,omitzero"`
+	// Schedule says what is saved when.
+	// +kubebuilder:default={}
 	// +optional
 	Schedule ScheduleSpec `json:"schedule,omitzero"`
+	// Archive says how WAL travels.
+	// +kubebuilder:default={}
 	// +optional
 	Archive ArchiveSpec `json:"archive,omitzero"`
+	// Snapshot says what becomes of snapshots.
 	// +optional
 	Snapshot SnapshotSpec `json:"snapshot,omitzero"`
+	// Incremental says when an incremental backup comes beside its schedule.
 	// +optional
 	Incremental IncrementalSpec `json:"incremental,omitzero"`
 }
 
 // RetentionSpec is how far back a restore must be able to go.
+//
+// +kubebuilder:validation:XValidation:rule="self.?maxBackups.orValue(0) == 0 || self.?minBackups.orValue(0) <= self.maxBackups",message="is more than maxBackups",fieldPath=".minBackups"
 type RetentionSpec struct {
 	// TTL is a number of days or hours, 7d or 168h.
+	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^[0-9]+[dDhH]$`
+	// +kubebuilder:validation:XValidation:rule="int(self.substring(0, self.size() - 1)) >= 1 && int(self.substring(0, self.size() - 1)) <= (self.matches('[dD]$') ? 36500 : 876000)",message="must be at least 1h and at most 36500d"
 	// +kubebuilder:default="7d"
 	// +optional
 	TTL string `json:"ttl,omitempty"`
@@ -86,6 +105,7 @@ type IncrementalSpec struct {
 	// incremental backup is taken by itself whenever that much has gathered since the
 	// last backup in the repository began. Empty is no bound. The first backup is for
 	// a schedule or for people.
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('0')) == 0 || quantity(string(self)).compareTo(quantity('16Mi')) >= 0",message="is less than 16Mi"
 	// +optional
 	ReplayBound resource.Quantity `json:"replayBound,omitzero"`
 }
@@ -93,24 +113,32 @@ type IncrementalSpec struct {
 // ScheduleSpec has one schedule for each kind of saving.
 type ScheduleSpec struct {
 	// Snapshot is a snapshot of the volume or the file system.
+	// +kubebuilder:default={enable: false, cronExpression: "0 18 * * *"}
 	// +optional
 	Snapshot Schedule `json:"snapshot,omitzero"`
 	// Datafile is a full copy.
+	// +kubebuilder:default={enable: false, cronExpression: "0 18 * * *"}
 	// +optional
 	Datafile Schedule `json:"datafile,omitzero"`
 	// Incremental copies the blocks that changed since the last backup.
+	// +kubebuilder:default={enable: false, cronExpression: "0 */6 * * *"}
 	// +optional
 	Incremental Schedule `json:"incremental,omitzero"`
 	// Logfile archives WAL, continuously. Its cron only bounds how long an idle
 	// window may stand still.
+	// +kubebuilder:default={enable: false, cronExpression: "*/5 * * * *"}
 	// +optional
 	Logfile Schedule `json:"logfile,omitzero"`
 }
 
 // Schedule is a switch and a time.
 type Schedule struct {
+	// Enable turns it on.
+	// +kubebuilder:default=false
 	Enable bool `json:"enable"`
-	// CronExpression is five fields, in UTC.
+	// CronExpression is five fields, in UTC. Empty is the usual one of its kind.
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^(\s*[^@\s=]\S*(\s+[^\s=]+){4}\s*)?$`
 	CronExpression string `json:"cronExpression"`
 }
 
@@ -138,14 +166,19 @@ const (
 
 // ArchiveSpec is how WAL travels.
 type ArchiveSpec struct {
+	// Mode says what an acknowledged commit is worth: async loses about a tailInterval
+	// of commits with the machine, sync none.
 	// +kubebuilder:default=async
 	// +optional
 	Mode ArchiveMode `json:"mode,omitempty"`
 	// TailInterval is how often the segment that is still being written goes to
 	// the repository, 100ms to 1m.
 	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('1m')",message="is not between 100ms and 1m"
 	// +optional
 	TailInterval metav1.Duration `json:"tailInterval,omitzero"`
+	// Spool bounds the WAL that waits on the agent's disk.
+	// +kubebuilder:default={}
 	// +optional
 	Spool SpoolSpec `json:"spool,omitzero"`
 }
@@ -154,8 +187,11 @@ type ArchiveSpec struct {
 type SpoolSpec struct {
 	// Limit is at least 64Mi.
 	// +kubebuilder:default="8Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Mi')) >= 0",message="is less than 64Mi"
 	// +optional
 	Limit resource.Quantity `json:"limit,omitzero"`
+	// WhenFull says what gives: Wait stops acknowledging, so that PostgreSQL keeps its
+	// WAL; Gap gives up the oldest WAL.
 	// +kubebuilder:default=Wait
 	// +optional
 	WhenFull SpoolFullPolicy `json:"whenFull,omitempty"`
@@ -180,6 +216,16 @@ type BackupPolicyStatus struct {
 	LastScheduleTime map[string]metav1.Time `json:"lastScheduleTime,omitempty"`
 	// LastSuccessfulTime is when the last scheduled backup ended well.
 	LastSuccessfulTime metav1.Time `json:"lastSuccessfulTime,omitzero"`
+}
+
+// BackupPolicyList is several of them, as the Kubernetes API hands them out.
+//
+// +kubebuilder:object:root=true
+type BackupPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []BackupPolicy `json:"items"`
 }
 
 // GroupVersionKind is that of every BackupPolicy.

@@ -42,15 +42,25 @@ type BackupRepo struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
+	// +required
 	Spec   BackupRepoSpec   `json:"spec"`
 	Status BackupRepoStatus `json:"status,omitzero"`
 }
 
 // BackupRepoSpec names the place. Which of Filesystem and S3 is given is what
 // StorageProvider says.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.storageProvider) || has(self.filesystem) != has(self.s3)",message="must be given",fieldPath=".storageProvider"
+// +kubebuilder:validation:XValidation:rule="!has(self.storageProvider) || (self.storageProvider == 'filesystem') == has(self.filesystem)",message="belongs to the storage provider filesystem, which must have it",fieldPath=".filesystem"
+// +kubebuilder:validation:XValidation:rule="!has(self.storageProvider) || (self.storageProvider == 's3') == has(self.s3)",message="belongs to the storage provider s3, which must have it",fieldPath=".s3"
+// +kubebuilder:validation:XValidation:rule="has(self.s3) == has(oldSelf.s3)",message="cannot be changed",fieldPath=".storageProvider"
+// +kubebuilder:validation:XValidation:rule="has(self.sealing) == has(oldSelf.sealing)",message="cannot be turned on or off: make another repository",fieldPath=".sealing"
 type BackupRepoSpec struct {
-	StorageProvider StorageProvider `json:"storageProvider"`
+	// StorageProvider is the kind of place. It may be left out where only one of
+	// Filesystem and S3 is given.
+	StorageProvider StorageProvider `json:"storageProvider,omitempty"`
 
+	// AccessMethod is how the place is reached. There is Tool: kbcli does it itself.
 	// +kubebuilder:validation:Enum=Tool
 	// +kubebuilder:default=Tool
 	// +optional
@@ -61,41 +71,67 @@ type BackupRepoSpec struct {
 	// +optional
 	Default bool `json:"default"`
 
+	// Filesystem is a directory.
 	// +optional
 	Filesystem *FilesystemRepo `json:"filesystem,omitempty"`
+	// S3 is a part of a bucket.
 	// +optional
 	S3 *S3Repo `json:"s3,omitempty"`
+	// Sealing encrypts everything before it leaves the machine.
 	// +optional
 	Sealing *SealingSpec `json:"sealing,omitempty"`
 }
 
 // FilesystemRepo is a directory.
 type FilesystemRepo struct {
-	// Path is absolute.
+	// Path is absolute. It cannot be changed.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^(/|(/([^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+))+)?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed"
 	Path string `json:"path"`
 }
 
 // S3Repo is a part of a bucket.
+//
+// +kubebuilder:validation:XValidation:rule="self.?endpoint.orValue(”) != ” || self.?region.orValue(”) != ”",message="must have an endpoint or a region"
+// +kubebuilder:validation:XValidation:rule="self.?prefix.orValue(”) == oldSelf.?prefix.orValue(”)",message="cannot be changed",fieldPath=".prefix"
 type S3Repo struct {
 	// Endpoint is a URL, https://s3.eu-west-1.amazonaws.com. Empty is that of AWS for the region.
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="self == '' || (isURL(self) && self.matches('^(?i:https?)://[^/?#@]+/?$'))",message="must be a URL of a host alone such as https://s3.eu-west-1.amazonaws.com, without a user or a password"
 	// +optional
 	Endpoint string `json:"endpoint,omitempty"`
+	// Region is that of the bucket.
 	// +optional
 	Region string `json:"region,omitempty"`
+	// Bucket is the name of the bucket. It cannot be changed.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="cannot be changed"
 	Bucket string `json:"bucket"`
-	// Prefix comes before every key, without a slash at either end.
+	// Prefix comes before every key, without a slash at either end. It cannot be changed.
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^(([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+)(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))*)?$`
 	// +optional
 	Prefix string `json:"prefix,omitempty"`
 	// PathStyle puts the bucket in the path and not in the host name.
 	// +optional
 	PathStyle bool `json:"pathStyle,omitempty"`
 	// CAFile is a PEM file of authorities to trust besides the system's.
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^(/|(/([^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+))+)?$`
 	// +optional
 	CAFile string `json:"caFile,omitempty"`
+	// InsecureSkipVerify takes any certificate.
 	// +optional
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 	// CredentialsFile is a file that only its owner can read. Empty is the usual
 	// chain: environment, shared credentials file, role of the machine.
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^(/|(/([^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+))+)?$`
 	// +optional
 	CredentialsFile string `json:"credentialsFile,omitempty"`
 }
@@ -103,8 +139,13 @@ type S3Repo struct {
 // SealingSpec encrypts everything before it leaves the machine, with age.
 type SealingSpec struct {
 	// Recipients are public keys, age1… or ssh-…. Any one of them opens the repository.
+	// +required
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:items:Pattern=`^(age1|ssh-)`
 	Recipients []string `json:"recipients"`
 	// IdentityFile holds a private key, for reading. It stays on this machine.
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^(/|(/([^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+))+)?$`
 	// +optional
 	IdentityFile string `json:"identityFile,omitempty"`
 }
@@ -129,6 +170,16 @@ type BackupRepoStatus struct {
 	// not counted.
 	Backups   int64 `json:"backups"`
 	TotalSize int64 `json:"totalSize"`
+}
+
+// BackupRepoList is several of them, as the Kubernetes API hands them out.
+//
+// +kubebuilder:object:root=true
+type BackupRepoList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []BackupRepo `json:"items"`
 }
 
 // GroupVersionKind is that of every BackupRepo.

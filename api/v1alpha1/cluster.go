@@ -24,6 +24,7 @@ const (
 // Cluster is a PostgreSQL: one that is made, one that is restored from another's
 // past, or one that runs already and is to be protected.
 //
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="must be a name of at most 40 lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit",fieldPath=".metadata.name"
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=clusters,singular=cluster,categories={kubeblocks,all}
@@ -36,11 +37,19 @@ type Cluster struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
+	// +kubebuilder:default={}
 	Spec   ClusterSpec   `json:"spec"`
 	Status ClusterStatus `json:"status,omitzero"`
 }
 
 // ClusterSpec is the PostgreSQL that is wanted.
+//
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterVersionRef) || oldSelf.clusterVersionRef == ” || self.?clusterVersionRef.orValue(”) == oldSelf.clusterVersionRef",message="cannot be changed",fieldPath=".clusterVersionRef"
+// +kubebuilder:validation:XValidation:rule="self.?storageClassName.orValue(”) == oldSelf.?storageClassName.orValue(”)",message="cannot be changed",fieldPath=".storageClassName"
+// +kubebuilder:validation:XValidation:rule="!has(self.restore) || !self.?local.attached.orValue(false)",message="cannot be given for an attached cluster: a restore never writes over a server",fieldPath=".restore"
+// +kubebuilder:validation:XValidation:rule="has(self.restore) == has(oldSelf.restore)",message="cannot be changed: restore into another new cluster instead",fieldPath=".restore"
+// +kubebuilder:validation:XValidation:rule="oldSelf.?local.dataDirectory.orValue(”) in [”, self.?local.dataDirectory.orValue(”)]",message="cannot be changed",fieldPath=".local.dataDirectory"
+// +kubebuilder:validation:XValidation:rule="self.?local.attached.orValue(false) == oldSelf.?local.attached.orValue(false)",message="cannot be changed",fieldPath=".local.attached"
 type ClusterSpec struct {
 	// ClusterDefinitionRef is the kind of database. There is one.
 	// +kubebuilder:validation:Enum=postgresql
@@ -68,10 +77,14 @@ type ClusterSpec struct {
 
 	// Storage is the size of each volume. It can grow, never shrink.
 	// +kubebuilder:default="20Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="must be more than zero"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",message="a volume cannot shrink"
 	// +optional
 	Storage resource.Quantity `json:"storage,omitzero"`
 
 	// StorageClassName is the class of the volumes. Empty is the default class.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	// +optional
 	StorageClassName string `json:"storageClassName,omitempty"`
 
@@ -84,6 +97,11 @@ type ClusterSpec struct {
 	Stopped bool `json:"stopped,omitempty"`
 
 	// Settings are lines of postgresql.conf. Those that kbcli itself needs are refused.
+	// +kubebuilder:validation:MaxProperties=1000
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z_][A-Za-z0-9_$]*([.][A-Za-z_][A-Za-z0-9_$]*)*$'))",message="a key is not the name of a setting"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)^(recovery_.*|archive_command|archive_library|config_file|data_directory|external_pid_file|hba_file|ident_file|port|primary_conninfo|primary_slot_name|promote_trigger_file|restore_command|synchronous_standby_names|unix_socket_directories)$'))",message="a key is a setting that kbcli itself sets"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)^wal_level$') || !self[k].matches('(?i)^minimal$'))",message="wal_level minimal writes too little WAL to restore from: use replica or logical"
+	// +kubebuilder:validation:XValidation:rule=`self.all(k, !self[k].matches(r'[\x00\r\n]'))`,message="a value has more than one line"
 	// +optional
 	Settings map[string]string `json:"settings,omitempty"`
 
@@ -98,13 +116,18 @@ type ClusterSpec struct {
 
 // Resources is a share of a machine. Nil is no limit.
 type Resources struct {
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="must be more than zero"
 	// +optional
 	CPU *resource.Quantity `json:"cpu,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="must be more than zero"
 	// +optional
 	Memory *resource.Quantity `json:"memory,omitempty"`
 }
 
 // LocalSpec places a server on one machine.
+//
+// +kubebuilder:validation:XValidation:rule="(self.?connect.orValue(”) != ”) == self.?attached.orValue(false)",message="belongs to an attached cluster, which must have it",fieldPath=".connect"
+// +kubebuilder:validation:XValidation:rule="!self.?connect.orValue(”).matches(r”'X) && !self.?connect.orValue(”).matches('(?i)^postgres(ql)?://[^/]*:[^/]*@')",message="must not hold a password: use passfile=, or ~/.pgpass of the user that runs the agent",fieldPath=".connect"
 type LocalSpec struct {
 	// Port is the TCP port; 0 is the first free one.
 	// +kubebuilder:validation:Minimum=0
@@ -113,11 +136,14 @@ type LocalSpec struct {
 	Port int32 `json:"port,omitempty"`
 
 	// DataDirectory is absolute. Empty is a directory under the state directory.
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^(/|(/([^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+))+)?$`
 	// +optional
 	DataDirectory string `json:"dataDirectory,omitempty"`
 
 	// Connect is a libpq connection string or URI, without a password: those are
 	// read from a password file.
+	// +kubebuilder:validation:MaxLength=8192
 	// +optional
 	Connect string `json:"connect,omitempty"`
 
@@ -128,19 +154,34 @@ type LocalSpec struct {
 
 // RestoreSpec is a moment of another cluster. At most one of Time, LSN, XID,
 // Name and Latest is given; with none it is the end of Backup.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.time) ? 1 : 0) + (self.?lsn.orValue(”) != ” ? 1 : 0) + (self.?xid.orValue(”) != ” ? 1 : 0) + (self.?name.orValue(”) != ” ? 1 : 0) + (self.?latest.orValue(false) ? 1 : 0) <= 1",message="has more than one target: at most one of time, lsn, xid, name and latest"
+// +kubebuilder:validation:XValidation:rule="has(self.time) || self.?lsn.orValue(”) != ” || self.?xid.orValue(”) != ” || self.?name.orValue(”) != ” || self.?latest.orValue(false) || self.?backup.orValue(”) != ”",message="must have a target: time, lsn, xid, name or latest, or a backup"
+// +kubebuilder:validation:XValidation:rule="!self.?exclusive.orValue(false) || has(self.time) || self.?lsn.orValue(”) != ” || self.?xid.orValue(”) != ”",message="is only for a time, an lsn or an xid",fieldPath=".exclusive"
+// +kubebuilder:validation:XValidation:rule="self == oldSelf || (self.?sourceCluster == oldSelf.?sourceCluster && self.?sourceNamespace == oldSelf.?sourceNamespace && self.?sourceLineage == oldSelf.?sourceLineage && self.?backup == oldSelf.?backup && self.?time == oldSelf.?time && self.?lsn == oldSelf.?lsn && self.?xid == oldSelf.?xid && self.?name == oldSelf.?name && self.?latest == oldSelf.?latest && self.?exclusive == oldSelf.?exclusive && self.?timeline == oldSelf.?timeline && !has(oldSelf.resolved))",message="cannot be changed: restore into another new cluster instead"
 type RestoreSpec struct {
+	// SourceCluster is the name of the cluster whose past it is. It may be gone: its
+	// backups stay.
+	// +required
+	// +kubebuilder:validation:MaxLength=40
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
 	SourceCluster string `json:"sourceCluster,omitempty"`
 
 	// SourceNamespace is the namespace of the new cluster when empty.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$`
 	// +optional
 	SourceNamespace string `json:"sourceNamespace,omitempty"`
 
 	// SourceLineage tells apart clusters that had the same name, one after the
 	// other. Empty is the newest.
+	// +kubebuilder:validation:MaxLength=1024
 	// +optional
 	SourceLineage string `json:"sourceLineage,omitempty"`
 
 	// Backup is the name of the Backup to start from. Empty is the best one.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	// +optional
 	Backup string `json:"backup,omitempty"`
 
@@ -148,12 +189,19 @@ type RestoreSpec struct {
 	// +optional
 	Time *MicroTime `json:"time,omitempty"`
 	// LSN keeps what was written up to it, as in recovery_target_lsn.
+	// +kubebuilder:validation:Pattern=`^([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})?$`
 	// +optional
 	LSN string `json:"lsn,omitempty"`
 	// XID keeps the transaction, as in recovery_target_xid.
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[0-9]*$`
+	// +kubebuilder:validation:XValidation:rule="self == '' || uint(self) >= 3u",message="must be a transaction identifier, a number from 3"
 	// +optional
 	XID string `json:"xid,omitempty"`
 	// Name is a restore point of pg_create_restore_point.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^\x00]*$`
+	// +kubebuilder:validation:XValidation:rule="bytes(self).size() <= 63",message="must have at most 63 bytes"
 	// +optional
 	Name string `json:"name,omitempty"`
 	// Latest keeps everything.
@@ -166,6 +214,7 @@ type RestoreSpec struct {
 
 	// Timeline is the timeline to follow. 0 is the newest that holds the target.
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
 	// +optional
 	Timeline int64 `json:"timeline,omitempty"`
 
@@ -177,15 +226,39 @@ type RestoreSpec struct {
 
 // ResolvedTarget is one position on one timeline.
 type ResolvedTarget struct {
-	Timeline      int64  `json:"timeline"`
-	StopLSN       string `json:"stopLSN"`
-	StopInclusive bool   `json:"stopInclusive"`
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	Timeline int64 `json:"timeline"`
+	// StopLSN is where recovery stops.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$`
+	StopLSN string `json:"stopLSN"`
+	// StopInclusive keeps the record at StopLSN.
+	StopInclusive bool `json:"stopInclusive"`
 	// Immediate stops as soon as the backup is consistent.
 	// +optional
 	Immediate bool `json:"immediate,omitempty"`
 	// EndLSN is what recovery must have reached.
-	EndLSN     string `json:"endLSN"`
+	// +required
+	// +kubebuilder:validation:Pattern=`^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$`
+	EndLSN string `json:"endLSN"`
+	// BackupName is the backup that recovery starts from.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	BackupName string `json:"backupName"`
+}
+
+// ClusterList is several of them, as the Kubernetes API hands them out.
+//
+// +kubebuilder:object:root=true
+type ClusterList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []Cluster `json:"items"`
 }
 
 // GroupVersionKind is that of every Cluster.

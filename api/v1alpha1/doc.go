@@ -27,5 +27,6 @@
 // Values are not safe for concurrent use.
 //
 // +kubebuilder:object:generate=true
+// +kubebuilder:validation:Optional
 // +versionName=v1alpha1
 package v1alpha1

@@ -20,6 +20,8 @@ const (
 )
 
 // FieldError is one thing wrong in one field.
+//
+// +kubebuilder:object:generate=false
 type FieldError struct {
 	Type   ErrorType
 	Path   string // "spec.retention.ttl"
@@ -48,6 +50,8 @@ func (e FieldError) Error() string {
 
 // FieldErrors is everything wrong with one object, in the order of its fields.
 // As an error it is never empty.
+//
+// +kubebuilder:object:generate=false
 type FieldErrors []FieldError
 
 func (l FieldErrors) Error() string {
@@ -68,6 +72,8 @@ func (l FieldErrors) Unwrap() []error {
 }
 
 // SyntaxError says that the text is not one YAML document.
+//
+// +kubebuilder:object:generate=false
 type SyntaxError struct {
 	Line   int // from 1; 0 when not known
 	Reason string

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -46,8 +47,11 @@ const (
 )
 
 // Object is any of the nouns: *Cluster, *BackupPolicy, *Backup, *BackupRepo, *Addon.
+//
+// +kubebuilder:object:generate=false
 type Object interface {
 	metav1.Object
+	runtime.Object
 
 	// GroupVersionKind is that of the type, whether or not apiVersion and kind are filled in.
 	GroupVersionKind() schema.GroupVersionKind
@@ -65,6 +69,8 @@ type Object interface {
 }
 
 // Kind is what there is to know about one kind of object.
+//
+// +kubebuilder:object:generate=false
 type Kind struct {
 	Name       string   // "BackupPolicy"
 	Group      string   // "dataprotection.kubeblocks.io"
@@ -73,6 +79,7 @@ type Kind struct {
 	ShortNames []string // "bp"
 	Namespaced bool     // false: one for the whole installation
 	New        func() Object
+	NewList    func() runtime.Object // *ClusterList
 }
 
 // Resource is the full plural, as errors print it: "clusters.apps.kubeblocks.io".
@@ -89,11 +96,11 @@ func (k Kind) GroupVersionResource() schema.GroupVersionResource {
 }
 
 var kinds = []Kind{
-	{Name: KindCluster, Group: AppsGroup, Plural: "clusters", Singular: "cluster", Namespaced: true, New: func() Object { return new(Cluster) }},
-	{Name: KindBackupPolicy, Group: DataProtectionGroup, Plural: "backuppolicies", Singular: "backuppolicy", ShortNames: []string{"bp"}, Namespaced: true, New: func() Object { return new(BackupPolicy) }},
-	{Name: KindBackup, Group: DataProtectionGroup, Plural: "backups", Singular: "backup", Namespaced: true, New: func() Object { return new(Backup) }},
-	{Name: KindBackupRepo, Group: DataProtectionGroup, Plural: "backuprepos", Singular: "backuprepo", ShortNames: []string{"br"}, New: func() Object { return new(BackupRepo) }},
-	{Name: KindAddon, Group: ExtensionsGroup, Plural: "addons", Singular: "addon", New: func() Object { return new(Addon) }},
+	{Name: KindCluster, Group: AppsGroup, Plural: "clusters", Singular: "cluster", Namespaced: true, New: func() Object { return new(Cluster) }, NewList: func() runtime.Object { return new(ClusterList) }},
+	{Name: KindBackupPolicy, Group: DataProtectionGroup, Plural: "backuppolicies", Singular: "backuppolicy", ShortNames: []string{"bp"}, Namespaced: true, New: func() Object { return new(BackupPolicy) }, NewList: func() runtime.Object { return new(BackupPolicyList) }},
+	{Name: KindBackup, Group: DataProtectionGroup, Plural: "backups", Singular: "backup", Namespaced: true, New: func() Object { return new(Backup) }, NewList: func() runtime.Object { return new(BackupList) }},
+	{Name: KindBackupRepo, Group: DataProtectionGroup, Plural: "backuprepos", Singular: "backuprepo", ShortNames: []string{"br"}, New: func() Object { return new(BackupRepo) }, NewList: func() runtime.Object { return new(BackupRepoList) }},
+	{Name: KindAddon, Group: ExtensionsGroup, Plural: "addons", Singular: "addon", New: func() Object { return new(Addon) }, NewList: func() runtime.Object { return new(AddonList) }},
 }
 
 // Kinds lists every kind, in the order of the package comment.

@@ -16,6 +16,7 @@ import (
 //
 // +kubebuilder:validation:Type=string
 // +kubebuilder:validation:Format=date-time
+// +kubebuilder:object:generate=false
 type MicroTime struct {
 	time.Time `json:"-"`
 }
@@ -82,6 +83,18 @@ func (t *MicroTime) UnmarshalJSON(b []byte) error {
 	}
 	*t = m
 	return nil
+}
+
+// DeepCopyInto makes *out the same instant.
+func (t *MicroTime) DeepCopyInto(out *MicroTime) { *out = *t }
+
+// DeepCopy is a copy of t, nil of nil.
+func (t *MicroTime) DeepCopy() *MicroTime {
+	if t == nil {
+		return nil
+	}
+	c := *t
+	return &c
 }
 
 // MarshalText writes String.

@@ -49,6 +49,8 @@ func ParseTTL(s string) (time.Duration, error) {
 }
 
 // Cron is a schedule in UTC.
+//
+// +kubebuilder:object:generate=false
 type Cron struct {
 	text     string
 	schedule cron.Schedule
