@@ -12,6 +12,7 @@ import (
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/agent"
 )
 
 // tell records an event of the keeper's cluster, or of what belongs to it.
@@ -27,7 +28,7 @@ func (k *keeper) tellPhase(was v1alpha1.ClusterStatus, is v1alpha1.ClusterPhase,
 	if was.Phase == is && was.Reason == reason && was.Message == message {
 		return
 	}
-	if t, word, text, ok := phaseEvent(was.Phase, is, reason, message); ok {
+	if t, word, text, ok := agent.PhaseEvent(was.Phase, is, reason, message); ok {
 		k.tell(k.self(), t, word, text)
 	}
 }
@@ -85,32 +86,4 @@ func (r *Runtime) tellEnded(err error) {
 		return
 	}
 	r.event("", "", agentObject, runtimes.EventNormal, "AgentEnded", "servers go on running, and nothing is archived until it begins again")
-}
-
-// phaseEvent tells what it means that a cluster's phase changed; ok is false for what
-// is only on the way.
-func phaseEvent(was, is v1alpha1.ClusterPhase, reason, message string) (t runtimes.EventType, word, text string, ok bool) {
-	switch is {
-	case v1alpha1.ClusterRunning:
-		switch was {
-		case v1alpha1.ClusterFailed:
-			return runtimes.EventNormal, "Recovered", "the server serves again", true
-		case v1alpha1.ClusterRestarting:
-			return runtimes.EventNormal, "Restarted", "the server was restarted", true
-		}
-		return runtimes.EventNormal, "Started", "the server serves", true
-	case v1alpha1.ClusterStopped:
-		return runtimes.EventNormal, "Stopped", "the server was stopped, its data stays", true
-	case v1alpha1.ClusterFailed:
-		return runtimes.EventWarning, cmp.Or(reason, "Failed"), cmp.Or(message, "the cluster failed"), true
-	case v1alpha1.ClusterCreating:
-		return runtimes.EventNormal, "Creating", "a new server is made", true
-	case v1alpha1.ClusterRestoring:
-		return runtimes.EventNormal, "Restoring", "the server is restored from another's past", true
-	case v1alpha1.ClusterDeleting:
-		return runtimes.EventNormal, "Deleting", "the cluster is taken away", true
-	case v1alpha1.ClusterAbnormal, v1alpha1.ClusterUnknown:
-		return runtimes.EventWarning, cmp.Or(reason, string(is)), cmp.Or(message, "the cluster is not as it should be"), true
-	}
-	return "", "", "", false
 }

@@ -49,7 +49,7 @@ const (
 	PostgresUID      = 26 // of the image's user postgres
 	DefaultMajor     = 15
 	DataVolume       = "data" // the volumeClaimTemplate
-	MaxReplicas      = 16 // of a Cluster
+	MaxReplicas      = 16     // of a Cluster
 	patroniConfigKey = "patroni.yml"
 )
 
