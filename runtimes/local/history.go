@@ -15,11 +15,11 @@ var _ runtimes.HistoryReader = (*Runtime)(nil)
 // History reads a cluster's archive: the repository alone, so that it does not matter
 // whether the cluster runs or is.
 func (r *Runtime) History(ctx context.Context, src runtimes.Source, q catalog.HistoryQuery, fn func(catalog.Event, bool) error) error {
-	l, c, err := r.source(ctx, src)
+	l, c, err := r.repos.Source(ctx, src)
 	if err != nil || l == nil {
 		return err
 	}
-	cat, err := r.catalog(ctx, l, c)
+	cat, err := r.repos.Catalog(ctx, l, c)
 	if err != nil {
 		return err
 	}

@@ -156,7 +156,7 @@ func TestReattach(t *testing.T) {
 
 	// nobody took a backup of the cluster that runs here, and the old one comes back
 	now := m.running(t, "my-pg")
-	repo, _, err := m.repos.named(t.Context(), defaultRepo)
+	repo, _, err := m.repos.Named(t.Context(), defaultRepo)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,21 +111,3 @@ func (r *Runtime) makePlan(ctx context.Context, cat *catalog.Catalog, t catalog.
 	}
 	return p, p.Onto(filepath.Join(r.state, "clusters"))
 }
-
-// noteReach tells in a Backup that is there already whether its snapshot is.
-func (r *Runtime) noteReach(ctx context.Context, l *repository.Lineage, m *repository.Manifest, b *v1alpha1.Backup) error {
-	why := l.Repository().Reach(m)
-	lost := why != nil && b.Status.Phase == v1alpha1.BackupCompleted
-	back := m.Snapshot != nil && why == nil && b.Status.Phase == v1alpha1.BackupFailed
-	if !lost && !back || b.DeletionTimestamp != nil {
-		return nil
-	}
-	_, err := store.MutateStatus(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
-		agent.NoteReach(&b.Status, why)
-		return nil
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}

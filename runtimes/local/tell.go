@@ -42,19 +42,6 @@ func (k *keeper) tellReached(p *restore.Plan, reached *restore.Reached) {
 	k.tell(k.self(), runtimes.EventNormal, "Restored", text)
 }
 
-// tellRepo records that a repository is reached, or no longer.
-func (r *Runtime) tellRepo(o *v1alpha1.BackupRepo, is v1alpha1.BackupRepoPhase, message string) {
-	object, was := v1alpha1.KindBackupRepo+"/"+o.Name, o.Status
-	switch {
-	case is == v1alpha1.RepoFailed && (was.Phase != is || was.Message != message):
-		r.event("", "", object, runtimes.EventWarning, "RepositoryUnreachable", "%s", cmp.Or(message, "nobody knows why"))
-	case is == v1alpha1.RepoReady && was.Phase == v1alpha1.RepoFailed:
-		r.event("", "", object, runtimes.EventNormal, "RepositoryReady", "it is reached again")
-	case is == v1alpha1.RepoReady && was.Phase != is:
-		r.event("", "", object, runtimes.EventNormal, "RepositoryReady", "it is reached")
-	}
-}
-
 // agentObject is the agent itself, which is no object.
 const agentObject = "Agent"
 

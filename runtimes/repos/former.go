@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+package repos
 
 import (
 	"context"
@@ -31,7 +31,7 @@ const formerInterval = time.Hour
 // until somebody deletes it, and so does everything of which no ttl is known, as
 // after the objects were lost.
 func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) error {
-	now := k.r.clock()
+	now := k.r.Clock()
 	if !k.expired.IsZero() && now.Sub(k.expired).Abs() < formerInterval {
 		return nil
 	}
@@ -39,7 +39,7 @@ func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) err
 	have := o.Annotations[agent.AnnotationClock]
 	want, doubt := agent.BelieveClock(have, now)
 	if want != have {
-		_, err := store.Mutate(ctx, k.r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
+		_, err := store.Mutate(ctx, k.r.Objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
 			if o.Annotations == nil {
 				o.Annotations = map[string]string{}
 			}
@@ -54,7 +54,7 @@ func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) err
 		k.trouble = "nothing of clusters that are gone expires: " + doubt.Error()
 		return nil
 	}
-	repo, err := k.r.repos.of(ctx, o)
+	repo, err := k.r.Of(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) err
 // expireLineage does so in one; again tells that Backups are going now.
 func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, now time.Time) (again bool, err error) {
 	info := l.Info()
-	all, err := store.List[*v1alpha1.Backup](ctx, k.r.objects, info.Namespace, nil)
+	all, err := store.List[*v1alpha1.Backup](ctx, k.r.Objects, info.Namespace, nil)
 	if err != nil {
 		return false, err
 	}
@@ -93,11 +93,11 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 		return false, err
 	}
 	list := retention.Plan(in)
-	busy, err := agent.Restoring(ctx, k.r.objects, info.Namespace, info.Cluster)
+	busy, err := agent.Restoring(ctx, k.r.Objects, info.Namespace, info.Cluster)
 	if err != nil || busy || list.Empty() {
 		return false, err
 	}
-	lock, err := agent.Lock(ctx, l, k.r.identity)
+	lock, err := agent.Lock(ctx, l, k.r.Identity)
 	var locked *repository.LockedError
 	if errors.As(err, &locked) {
 		return false, nil // somebody else's agent sees to it
@@ -106,7 +106,7 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 		return false, err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock(context.WithoutCancel(ctx))) }()
-	if err := agent.LetGo(ctx, k.r.objects, k.r.log, l, list, all); err != nil {
+	if err := agent.LetGo(ctx, k.r.Objects, k.r.Log, l, list, all); err != nil {
 		return false, err
 	}
 	return len(list.Backups) > 0, nil
@@ -114,8 +114,8 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 
 // formerTTL is how long the backups of a lineage are kept; 0 where nobody says, and
 // where its cluster still writes to it, whose Protector sees to that.
-func (r *Runtime) formerTTL(ctx context.Context, info repository.LineageInfo, backups []*v1alpha1.Backup) (time.Duration, error) {
-	c, err := store.Get[*v1alpha1.Cluster](ctx, r.objects, info.Namespace, info.Cluster)
+func (r *Set) formerTTL(ctx context.Context, info repository.LineageInfo, backups []*v1alpha1.Backup) (time.Duration, error) {
+	c, err := store.Get[*v1alpha1.Cluster](ctx, r.Objects, info.Namespace, info.Cluster)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return 0, err
 	}
@@ -124,7 +124,7 @@ func (r *Runtime) formerTTL(ctx context.Context, info repository.LineageInfo, ba
 			return 0, nil
 		}
 		if c.Status.SystemIdentifier == info.SystemID.String() {
-			p, err := store.Get[*v1alpha1.BackupPolicy](ctx, r.objects, c.Namespace, v1alpha1.DefaultBackupPolicyName(c.Name))
+			p, err := store.Get[*v1alpha1.BackupPolicy](ctx, r.Objects, c.Namespace, v1alpha1.DefaultBackupPolicyName(c.Name))
 			if apierrors.IsNotFound(err) {
 				return 0, nil
 			}
@@ -146,8 +146,8 @@ func (r *Runtime) formerTTL(ctx context.Context, info repository.LineageInfo, ba
 // formerLineages are those of a cluster that it wrote to before, oldest first: of the same
 // namespace, name and system identifier. Repositories that do not answer are told in
 // the error, beside the others.
-func (r *Runtime) formerLineages(ctx context.Context, now repository.LineageInfo) ([]*repository.Lineage, error) {
-	repos, err := r.repos.all(ctx)
+func (r *Set) formerLineages(ctx context.Context, now repository.LineageInfo) ([]*repository.Lineage, error) {
+	repos, err := r.All(ctx)
 	errs := []error{err}
 	found := map[string]*repository.Lineage{} // a repository may be there twice
 	for _, repo := range repos {
@@ -168,14 +168,14 @@ func (r *Runtime) formerLineages(ctx context.Context, now repository.LineageInfo
 	return out, errors.Join(errs...)
 }
 
-// formerWindows lists what can be reached in the lineages that a cluster left, oldest
+// FormerWindows lists what can be reached in the lineages that a cluster left, oldest
 // first.
-func (r *Runtime) formerWindows(ctx context.Context, now *repository.Lineage) ([]catalog.Window, error) {
+func (r *Set) FormerWindows(ctx context.Context, now *repository.Lineage) ([]catalog.Window, error) {
 	ls, err := r.formerLineages(ctx, now.Info())
 	errs := []error{err}
 	var out []catalog.Window
 	for _, l := range ls {
-		cat, err := r.catalog(ctx, l, nil)
+		cat, err := r.Catalog(ctx, l, nil)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -187,9 +187,9 @@ func (r *Runtime) formerWindows(ctx context.Context, now *repository.Lineage) ([
 	return out, errors.Join(errs...)
 }
 
-// elsewhere looks for a target in the lineages that a source left, the newest first. plan
+// Elsewhere looks for a target in the lineages that a source left, the newest first. plan
 // answers for one; outside is what its present lineage answered.
-func (r *Runtime) elsewhere(ctx context.Context, src runtimes.Source, l *repository.Lineage, outside *catalog.OutsideWindowError, plan func(*repository.Lineage) error) error {
+func (r *Set) Elsewhere(ctx context.Context, src runtimes.Source, l *repository.Lineage, outside *catalog.OutsideWindowError, plan func(*repository.Lineage) error) error {
 	t := outside.Target
 	if src.Lineage != "" || t.Time.IsZero() && (!t.Latest || len(outside.Windows) > 0) {
 		return outside
