@@ -34,11 +34,16 @@ bin/slowest:
 	@go build -C tools -o ../bin/slowest ./slowest
 
 .PHONY: test
-test: bin/slowest ## vet and every test, e2e too; then the ten slowest. With CI set a skip is a failure
+test: bin/slowest node ## vet and every test, e2e too; then the ten slowest. With CI set a skip is a failure
 	go vet ./...
 	go -C tools vet ./...
 	go -C tools test ./...
+	CGO_ENABLED=0 go -C e2e/node/parts vet -trimpath ./...
 	go test $(TESTFLAGS) -json ./... | bin/slowest
+
+.PHONY: node
+node: ## the programs of a Kubernetes node, kept in the user's cache: 6 minutes the first time
+	go run ./e2e/node build
 
 .PHONY: lint
 lint: ## gofumpt and staticcheck, at the versions of tools/go.mod
@@ -60,7 +65,7 @@ fuzz: ## each fuzz target for FUZZTIME, one after the other
 	done <<< "$$targets"
 
 .PHONY: e2e
-e2e: bin/slowest ## the whole-system tests alone, never from the cache
+e2e: bin/slowest node ## the whole-system tests alone, never from the cache
 	go test $(TESTFLAGS) -count=1 -json ./e2e/... | bin/slowest
 
 .PHONY: bench

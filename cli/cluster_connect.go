@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"syscall"
 
@@ -106,8 +107,12 @@ func (o *clusterConnect) showExample(a *app, c *v1alpha1.Cluster) error {
 }
 
 // replaceProcess runs a program in the place of this one, so that signals, the
-// terminal and the exit code are its own. It returns only if that fails.
-func replaceProcess(_ context.Context, c runtimes.Command) error {
+// terminal and the exit code are its own. It returns only if that fails, or if the
+// program needs this process beside it.
+func replaceProcess(ctx context.Context, c runtimes.Command) error {
+	if c.Release != nil {
+		return runBeside(ctx, c)
+	}
 	path, err := exec.LookPath(c.Path)
 	if errors.Is(err, exec.ErrNotFound) {
 		return missing("%s is not installed", c.Path).hints("it is in the package postgresql-client")
@@ -118,4 +123,33 @@ func replaceProcess(_ context.Context, c runtimes.Command) error {
 	env := os.Environ()
 	err = syscall.Exec(path, append([]string{c.Path}, c.Args...), append(env, c.Env...))
 	return fmt.Errorf("run %s: %w", path, err)
+}
+
+// programEndedError says that the program which was run in this one's stead ended with a
+// code of its own, and has said why.
+type programEndedError struct{ code int }
+
+func (e *programEndedError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// runBeside runs a program that has the terminal while this process stays. ^C is for the
+// program alone.
+func runBeside(_ context.Context, c runtimes.Command) error {
+	defer c.Release()
+	cmd := exec.Command(c.Path, c.Args...)
+	cmd.Env = append(os.Environ(), c.Env...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("run %s: %w", c.Path, err)
+	}
+	signal.Ignore(os.Interrupt, syscall.SIGQUIT)
+	err := cmd.Wait()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		code := ended.ExitCode()
+		if s, ok := ended.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+			code = 128 + int(s.Signal())
+		}
+		return &programEndedError{code}
+	}
+	return err
 }

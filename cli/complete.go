@@ -93,7 +93,9 @@ func (a *app) complete(c *cobra.Command, f *pflag.Flag) {
 	case "namespace":
 		do = a.namespaces
 	case "context":
-		do = cobra.FixedCompletions(contextNames(), noFiles)
+		do = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return a.contextNames(), noFiles
+		}
 	case "cluster-definition":
 		do = cobra.FixedCompletions([]string{"postgresql"}, noFiles)
 	case "cluster-version":

@@ -24,11 +24,18 @@ import (
 // otherwise; a kubeconfig that lies about says nothing.
 const localContext = "local"
 
+// The types of contexts.
+const (
+	typeMachine    = "machine"
+	typeKubernetes = "kubernetes"
+)
+
 // place is a context: somewhere that clusters live.
 type place struct {
 	Name    string `json:"name"`
 	Current bool   `json:"current"`
 	Place   string `json:"place"`
+	Type    string `json:"type"`
 }
 
 func newContextCommand(a *app) *cobra.Command {
@@ -36,45 +43,79 @@ func newContextCommand(a *app) *cobra.Command {
 		Use: "context", Aliases: []string{"contexts"}, Short: "Say where the clusters are",
 		Long: `Say where the clusters are.
 
-A context is a place where clusters live. There is local, which is this machine.
---context is asked first, then $KBCLI_CONTEXT, then what "context use" wrote down.`,
-		Example: "  kbcli context list\n  kbcli context use local",
+A context is a place where clusters live. There is local, which is this machine, and
+each context of a kubeconfig is a Kubernetes. --context is asked first, then
+$KBCLI_CONTEXT, then what "context use" wrote down; without any of them it is local,
+whatever the current context of a kubeconfig is. The kubeconfig is that of --kubeconfig,
+or the one that "context use" wrote down with the context, or $KUBECONFIG, or
+~/.kube/config.`,
+		Example: "  kbcli context list\n  kbcli context use local\n  kbcli cluster list --context staging",
 	}, newContextListCommand(a), newContextUseCommand(a), newContextCurrentCommand(a))
 }
 
-// contextNames are the contexts that there are.
-func contextNames() []string { return []string{localContext} }
+// choice is the context that verbs use, and the files that a Kubernetes is found in.
+type choice struct {
+	name  string
+	files []string
+}
 
-// currentContext is the name of the context that verbs use.
-func (a *app) currentContext() (string, error) {
-	name, from := a.context, "--context"
+// kubeconfigFiles are where contexts of Kubernetes are looked for. written is what
+// "context use" wrote down.
+func (a *app) kubeconfigFiles(written string) []string {
+	paths := cmp.Or(a.kubeconfig, written, a.env("KUBECONFIG"))
+	if paths == "" && filepath.IsAbs(a.env("HOME")) {
+		paths = filepath.Join(a.env("HOME"), ".kube", "config")
+	}
+	return slices.DeleteFunc(filepath.SplitList(paths), func(p string) bool { return p == "" })
+}
+
+// currentContext is the context that verbs use. A kubeconfig is read only if somebody
+// named a context of it.
+func (a *app) currentContext() (choice, error) {
+	name, from, written := a.context, "--context", ""
 	if name == "" {
 		name, from = a.env("KBCLI_CONTEXT"), "$KBCLI_CONTEXT"
 	}
 	if name == "" {
 		file, err := a.configFile()
 		if err != nil {
-			return localContext, nil // there is no place where one could have been written down
+			return choice{name: localContext}, nil // there is no place where one could have been written down
 		}
 		c, err := readConfig(file)
 		if err != nil {
-			return "", err
+			return choice{}, err
 		}
-		name, from = cmp.Or(c.Context, localContext), file
+		name, from, written = cmp.Or(c.Context, localContext), file, c.Kubeconfig
 	}
-	return name, knownContext(name, from)
+	k := choice{name: name, files: a.kubeconfigFiles(written)}
+	return k, knownContext(k, from)
 }
 
-func knownContext(name, from string) error {
-	if slices.Contains(contextNames(), name) {
+// knownContext says that there is no such context, where that is so.
+func knownContext(k choice, from string) error {
+	if k.name == localContext {
 		return nil
 	}
-	p := usage("there is no context %q: this release knows local, which is this machine", name).then("kbcli context list")
-	if near := v1alpha1.Nearest(name, contextNames()); near != "" {
+	known := []string{localContext}
+	all, err := kubernetesContexts(k.files)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.Name == k.name {
+			return nil
+		}
+		known = append(known, c.Name)
+	}
+	p := usage("there is no context %q", k.name).then("kbcli context list")
+	if near := v1alpha1.Nearest(k.name, known); near != "" {
 		return p.hints("did you mean %q?", near)
 	}
 	if from != "" && from != "--context" {
 		return p.hints("it is what %s says", from)
+	}
+	if len(all) == 0 {
+		return p.hints("there is local, which is this machine; no context of a Kubernetes was found in %s", cmp.Or(strings.Join(k.files, ", "), "a kubeconfig"))
 	}
 	return p
 }
@@ -82,6 +123,8 @@ func knownContext(name, from string) error {
 // config is what is kept of a user's choices.
 type config struct {
 	Context string `json:"context,omitempty"`
+	// Kubeconfig is where the context was found, as $KUBECONFIG has it.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
 }
 
 // configFile is $XDG_CONFIG_HOME/kbcli/config.yaml, or that of ~/.config.
@@ -110,25 +153,61 @@ func readConfig(path string) (config, error) {
 	return c, nil
 }
 
+// contexts are those that there are: this machine, then those of the kubeconfig. That of
+// the current one may be another than the one that is looked into now.
+func (a *app) contexts() ([]place, error) {
+	current, unknown := a.currentContext()
+	dir, err := a.stateDirectory()
+	if err != nil {
+		return nil, err
+	}
+	all := []place{{Name: localContext, Current: current.name == localContext, Place: dir, Type: typeMachine}}
+	files := current.files
+	if current.name == localContext {
+		files = a.kubeconfigFiles("")
+	}
+	found, err := kubernetesContexts(files)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range found {
+		if c.Name != localContext { // which is taken
+			all = append(all, place{Name: c.Name, Current: c.Name == current.name, Place: c.Server, Type: typeKubernetes})
+		}
+	}
+	if unknown != nil && current.name == "" {
+		return nil, unknown // the configuration cannot be read
+	}
+	return all, nil
+}
+
+// contextNames are for completion: what cannot be read has none.
+func (a *app) contextNames() []string {
+	all, err := a.contexts()
+	if err != nil {
+		return []string{localContext}
+	}
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.Name
+	}
+	return names
+}
+
 func newContextListCommand(a *app) *cobra.Command {
 	var output string
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List contexts", Args: noArgs,
 		Example: "  kbcli context list",
 		RunE: func(*cobra.Command, []string) error {
-			current, err := a.currentContext()
+			all, err := a.contexts()
 			if err != nil {
 				return err
 			}
-			dir, err := a.stateDirectory()
-			if err != nil {
-				return err
-			}
-			all := []place{{Name: localContext, Current: current == localContext, Place: dir}}
 			return showValues(a, output, all, func(p place) string { return "context/" + p.Name }, func() {}, func(bool) *table {
-				t := &table{header: []string{"NAME", "CURRENT", "PLACE"}}
+				t := &table{header: []string{"NAME", "CURRENT", "PLACE", "TYPE"}}
 				for _, p := range all {
-					t.add(p.Name, strconv.FormatBool(p.Current), p.Place)
+					t.add(p.Name, strconv.FormatBool(p.Current), p.Place, p.Type)
 				}
 				return t
 			})
@@ -146,10 +225,11 @@ func newContextUseCommand(a *app) *cobra.Command {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return contextNames(), cobra.ShellCompDirectiveNoFileComp
+			return a.contextNames(), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := knownContext(args[0], ""); err != nil {
+			k := choice{name: args[0], files: a.kubeconfigFiles("")}
+			if err := knownContext(k, ""); err != nil {
 				return err
 			}
 			path, err := a.configFile()
@@ -165,6 +245,13 @@ func newContextUseCommand(a *app) *cobra.Command {
 				rest = map[string]any{}
 			}
 			rest["context"] = args[0]
+			delete(rest, "kubeconfig")
+			if args[0] != localContext {
+				// Another directory, or another $KUBECONFIG, must not make it another cluster.
+				if rest["kubeconfig"], err = absolutePaths(k.files); err != nil {
+					return err
+				}
+			}
 			text, err := yaml.Marshal(rest)
 			if err != nil {
 				return err
@@ -181,16 +268,27 @@ func newContextUseCommand(a *app) *cobra.Command {
 	}
 }
 
+func absolutePaths(files []string) (string, error) {
+	out := make([]string, len(files))
+	for i, f := range files {
+		var err error
+		if out[i], err = filepath.Abs(f); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(out, string(filepath.ListSeparator)), nil
+}
+
 func newContextCurrentCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "current", Short: "Print the context that verbs use", Args: noArgs,
 		Example: "  kbcli context current",
 		RunE: func(*cobra.Command, []string) error {
-			name, err := a.currentContext()
+			k, err := a.currentContext()
 			if err != nil {
 				return err
 			}
-			a.say("%s", name)
+			a.say("%s", k.name)
 			return nil
 		},
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/kubernetes"
+	"github.com/kbcli/kbcli/runtimes/store/kube"
 )
 
 // The exit codes. `kbcli help exit-codes` prints them.
@@ -246,6 +248,27 @@ var rows = []row{
 		}
 		return saying{words: fmt.Sprintf("%s (SQLSTATE %s)", e.Message, e.Code), code: exitFailed, hint: hint}
 	}),
+	on("NotInstalled", func(*kube.NotInstalledError, error) saying {
+		return sayOperator(&kubernetes.OperatorError{}, nil)
+	}),
+	on("Operator", sayOperator),
+	on("NoPrimary", func(e *kubernetes.NoPrimaryError, err error) saying {
+		return saying{words: err.Error(), code: exitNoPostgreSQL, next: fmt.Sprintf("kbcli cluster list-instances %s -n %s", e.Cluster, e.Namespace)}
+	}),
+	on("NoPsql", func(e *kubernetes.NoPsqlError, err error) saying {
+		return saying{
+			words: err.Error(), code: exitNotFound, next: e.Command(),
+			hint: "it is in the package postgresql-client; the pod has one too",
+		}
+	}),
+	on("NoKubernetes", func(_ *kube.UnreachableError, err error) saying {
+		return saying{words: err.Error(), code: exitFailed, hint: "the context says where it is", next: "kbcli context list"}
+	}),
+	{"Unauthorized", func(err error) (saying, bool) {
+		s := saying{words: err.Error(), code: exitFailed, hint: "the Kubernetes API does not know who you are: the credentials of the kubeconfig are wrong, or have expired"}
+		return s, apierrors.IsUnauthorized(err)
+	}},
+	server("Forbidden", apierrors.IsForbidden, exitFailed),
 	server("NotFound", apierrors.IsNotFound, exitNotFound),
 	server("AlreadyExists", apierrors.IsAlreadyExists, exitConflict),
 	server("Conflict", apierrors.IsConflict, exitConflict),
@@ -253,6 +276,15 @@ var rows = []row{
 	on("Broken", sayBroken),
 	is("Permission", fs.ErrPermission, exitFailed, "use the account that owns it, or a state directory of your own: --state-dir, or KBCLI_STATE_DIR", ""),
 	is("Deadline", context.DeadlineExceeded, exitTimedOut, "", ""),
+}
+
+// sayOperator is said where nobody acts upon objects.
+func sayOperator(e *kubernetes.OperatorError, _ error) saying {
+	s := saying{words: e.Error(), code: exitNotFound, next: "kbcli kubeblocks install"}
+	if e.Namespace != "" {
+		s.code, s.next = exitFailed, "kubectl get pods -n "+e.Namespace
+	}
+	return s
 }
 
 // reservedName is the SQLSTATE of a role that PostgreSQL keeps for itself.

@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -61,6 +62,10 @@ func sayBroken(e *store.BrokenObject, err error) saying {
 	var syntax *v1alpha1.SyntaxError
 	var fields v1alpha1.FieldErrors
 	switch {
+	case !filepath.IsAbs(e.Place): // it is in an API server
+		s.hint = "nothing was changed: servers run on, and their WAL is archived as before\n" +
+			"another release of kbcli may have written it, or somebody without kbcli"
+		s.next = "kubectl edit " + resourceWord(e.Key)
 	case errors.As(e.Err, &syntax), errors.As(e.Err, &fields):
 		s.hint = "nothing was changed: servers run on, and their WAL is archived as before\n" +
 			"mend the file in an editor, from a copy if a part is missing: it is read again as soon as it is saved"
@@ -70,4 +75,17 @@ func sayBroken(e *store.BrokenObject, err error) saying {
 		s.next = "ls -l " + e.Place
 	}
 	return s
+}
+
+// resourceWord names an object for kubectl.
+func resourceWord(key store.Key) string {
+	word := key.Kind
+	if k, ok := v1alpha1.LookupKind(key.Kind); ok {
+		word = k.Resource()
+	}
+	word += "/" + key.Name
+	if key.Namespace != "" {
+		word += " -n " + key.Namespace
+	}
+	return word
 }

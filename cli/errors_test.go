@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -22,7 +23,9 @@ import (
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/kubernetes"
 	"github.com/kbcli/kbcli/runtimes/store"
+	"github.com/kbcli/kbcli/runtimes/store/kube"
 )
 
 // TestErrors renders every row of the table at least once.
@@ -120,6 +123,15 @@ func TestErrors(t *testing.T) {
 		{"Invalid", store.Admit(&v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "My PG"}}, nil)},
 		{"Broken", store.BrokenObjects{{Place: "/var/lib/kubeblocks/objects/clusters/default/my-pg.yaml", Line: 9, Err: &v1alpha1.SyntaxError{Line: 9, Reason: `the text ends before its last line, "..."`}}}},
 		{"Broken", &store.BrokenObject{Place: "/var/lib/kubeblocks/objects/clusters/default/my-pg.yaml", Err: syscall.EACCES}},
+		{"Broken", &store.BrokenObject{Key: store.Key{Kind: "Cluster", Namespace: "default", Name: "my-pg"}, Place: "clusters.apps.kubeblocks.io/my-pg in namespace default", Err: v1alpha1.FieldErrors{{Type: v1alpha1.ErrorUnknown, Path: "spec.future"}}}},
+		{"NotInstalled", fmt.Errorf("list: %w", &kube.NotInstalledError{Kind: cluster})},
+		{"Operator", &kubernetes.OperatorError{}},
+		{"Operator", &kubernetes.OperatorError{Namespace: "kb-system", Reason: "it was scaled to 0"}},
+		{"NoPrimary", fmt.Errorf("connect to cluster my-pg: %w", &kubernetes.NoPrimaryError{Namespace: "default", Cluster: "my-pg", Pods: 3})},
+		{"NoPsql", &kubernetes.NoPsqlError{Namespace: "default", Cluster: "my-pg"}},
+		{"NoKubernetes", kube.Unreachable(errors.New(`Get "https://10.0.0.1:6443/api": dial tcp 10.0.0.1:6443: connect: connection refused`))},
+		{"Unauthorized", apierrors.NewUnauthorized("Unauthorized")},
+		{"Forbidden", apierrors.NewForbidden(cluster.GroupVersionResource().GroupResource(), "x", errors.New("User \"ann\" cannot get it"))},
 		{"SQL", &pgconn.PgError{Code: "42939", Message: `role name "public" is reserved`}},
 		{"Permission", fmt.Errorf("start the agent: %w", syscall.EACCES)},
 		{"Deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded)},

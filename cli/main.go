@@ -58,9 +58,10 @@ type app struct {
 	edit        func(ctx context.Context, path string) error
 	open        func(ctx context.Context, a *app) (runtimes.Runtime, error)
 
-	context   string
-	stateDir  string
-	namespace string
+	context    string
+	kubeconfig string
+	stateDir   string
+	namespace  string
 
 	rt     runtimes.Runtime
 	warned bool
@@ -108,6 +109,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if a.quiet && errors.As(err, &interrupted) {
 		return explain(err).code
 	}
+	var ended *programEndedError
+	if errors.As(err, &ended) {
+		return ended.code
+	}
 	if err != nil {
 		s := explain(err)
 		s.write(a.stdio.Err)
@@ -147,14 +152,23 @@ func (a *app) runtime(ctx context.Context) (runtimes.Runtime, error) {
 }
 
 func openRuntime(ctx context.Context, a *app) (runtimes.Runtime, error) {
-	if _, err := a.currentContext(); err != nil {
+	k, err := a.currentContext()
+	if err != nil {
 		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(a.stdio.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if k.name != localContext {
+		return openKubernetes(a, k, log)
+	}
+	if a.kubeconfig != "" {
+		// Somebody who names a kubeconfig does not mean this machine, and must not change it.
+		return nil, usage("--kubeconfig was given, and the context is local, which is this machine").
+			hints("say which of its contexts with --context").then("kbcli context list --kubeconfig %s", shellWord(a.kubeconfig))
 	}
 	dir, err := a.stateDirectory()
 	if err != nil {
 		return nil, err
 	}
-	log := slog.New(slog.NewTextHandler(a.stdio.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return openLocal(ctx, a, dir, log)
 }
 

@@ -37,6 +37,7 @@ func newRoot(a *app) *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVarP(&a.namespace, "namespace", "n", "default", "the namespace")
 	flags.StringVar(&a.context, "context", "", "where the clusters are; local is this machine ($KBCLI_CONTEXT)")
+	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "where contexts of a Kubernetes are found ($KUBECONFIG, ~/.kube/config)")
 	flags.StringVar(&a.stateDir, "state-dir", "", "where this machine keeps its clusters ($KBCLI_STATE_DIR)")
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(flagProblem)

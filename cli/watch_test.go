@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -149,55 +147,6 @@ func TestSelector(t *testing.T) {
 	}
 	_, errs, code := b.run("cluster", "list", "-l", "tier in gold")
 	if code != exitUsage || !strings.HasPrefix(errs, `error: selector "tier in gold": `) {
-		t.Errorf("code %d, %q", code, errs)
-	}
-}
-
-// TestContexts: what is asked first, what is refused, and that a kubeconfig changes nothing.
-func TestContexts(t *testing.T) {
-	b := newBench(t)
-	home := t.TempDir()
-	kubeconfig := filepath.Join(home, ".kube", "config")
-	if err := os.MkdirAll(filepath.Dir(kubeconfig), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(kubeconfig, []byte("apiVersion: v1\nkind: Config\ncurrent-context: prod\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.env["HOME"], b.env["KUBECONFIG"] = home, kubeconfig
-	refused := func(name, hint string) string {
-		if hint != "" {
-			hint = "hint: " + hint + "\n"
-		}
-		return "error: there is no context \"" + name + "\": this release knows local, which is this machine\n" + hint + "next: kbcli context list\n"
-	}
-	b.want("local\n", "", 0, "context", "current")
-	b.want("NAME    CURRENT   PLACE\nlocal   true      /state\n", "", 0, "context", "list", "--state-dir", "/state")
-	b.want("context/local\n", "", 0, "context", "list", "--state-dir", "/state", "-o", "name")
-	b.want("", refused("prod", ""), exitUsage, "context", "use", "prod")
-	b.want("", refused("lcal", `did you mean "local"?`), exitUsage, "context", "use", "lcal")
-	b.want("Context local is used\n", "", 0, "context", "use", "local")
-	file := filepath.Join(home, ".config", "kbcli", "config.yaml")
-	if text, err := os.ReadFile(file); err != nil || string(text) != "context: local\n" {
-		t.Errorf("%q, %v", text, err)
-	}
-	b.want("", refused("prod", ""), exitUsage, "context", "current", "--context", "prod")
-	b.env["KBCLI_CONTEXT"] = "prod"
-	b.want("", refused("prod", "it is what $KBCLI_CONTEXT says"), exitUsage, "context", "current")
-	b.want("local\n", "", 0, "context", "current", "--context", "local")
-	b.env["KBCLI_CONTEXT"] = ""
-	if err := os.WriteFile(file, []byte("context: prod\nother: 1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.want("", refused("prod", "it is what "+file+" says"), exitUsage, "context", "current")
-	b.want("Context local is used\n", "", 0, "context", "use", "local")
-	if text, err := os.ReadFile(file); err != nil || string(text) != "context: local\nother: 1\n" {
-		t.Errorf("%q, %v", text, err)
-	}
-	if err := os.WriteFile(file, []byte("context: [\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, errs, code := b.run("context", "current"); code != exitUsage || !strings.Contains(errs, "next: kbcli context use local\n") {
 		t.Errorf("code %d, %q", code, errs)
 	}
 }

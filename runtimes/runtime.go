@@ -56,6 +56,10 @@ type Command struct {
 	Path string
 	Args []string // without the program's own name
 	Env  []string // added to the environment
+
+	// Release is called once the program has ended; this process has to live until then,
+	// because the way to the server leads through it. Nil: the program can take its place.
+	Release func()
 }
 
 // SourceNotFoundError says that nothing is known of a cluster: no object and no

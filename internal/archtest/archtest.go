@@ -36,7 +36,7 @@ func Check(root string) ([]Problem, error) {
 	}
 	var all []Problem
 	for _, rule := range []func(*tree) []Problem{
-		checkOrder, checkEngine, checkDocs, checkFiles, checkExported, checkSkips,
+		checkOrder, checkEngine, checkKubernetes, checkDocs, checkFiles, checkExported, checkSkips,
 	} {
 		all = append(all, rule(t)...)
 	}

@@ -24,7 +24,9 @@
 // purpose. Test files keep the same order.
 //
 // The rest: engine must not end the process, print, read the environment or the
-// clock, or know flags, Kubernetes or the api; each package has one comment, in
+// clock, or know flags, Kubernetes or the api; client-go and what is built upon it is for
+// runtimes/store/kube, runtimes/kubernetes, runtimes/operator and
+// cli/runtime_kubernetes.go; each package has one comment, in
 // doc.go; each file begins with the SPDX line and ends before line 600; a
 // package has at most 60 exported names (the api may have more), and more than 40
 // are remarked upon; no test skips; go.mod and DEPENDENCIES.md name the same modules.

@@ -5,6 +5,7 @@ package archtest
 import (
 	"go/ast"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -29,6 +30,36 @@ const (
 var strangers = []string{
 	"flag", "github.com/spf13/cobra", "github.com/spf13/pflag",
 	"k8s.io", "sigs.k8s.io/controller-runtime", "helm.sh/helm",
+}
+
+// clientGo is the client of the Kubernetes API, and what is built upon it.
+var clientGo = []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"}
+
+// mayReachKubernetes are the packages and files that know it. All others see a
+// store.Store or a runtimes.Runtime.
+var mayReachKubernetes = []string{
+	"runtimes/store/kube", "runtimes/kubernetes", "runtimes/operator", "cli/runtime_kubernetes.go", "e2e", "bench", "internal/testkube",
+}
+
+// checkKubernetes keeps the client of the Kubernetes API in its rooms.
+func checkKubernetes(t *tree) []Problem {
+	var problems []Problem
+	for _, f := range t.files() {
+		if within(f.path, "engine") { // checkEngine forbids more
+			continue
+		}
+		if slices.ContainsFunc(mayReachKubernetes, func(room string) bool { return within(f.path, room) }) {
+			continue
+		}
+		for _, spec := range f.ast.Imports {
+			for _, c := range clientGo {
+				if p := importPath(spec); within(p, c) {
+					problems = append(problems, t.problem(spec, "%s is for runtimes/store/kube, runtimes/kubernetes, runtimes/operator and cli/runtime_kubernetes.go", p))
+				}
+			}
+		}
+	}
+	return problems
 }
 
 // checkEngine holds the files of engine that are not tests to what a library
