@@ -89,6 +89,9 @@ func processHas(pid int, text string) (bool, error) {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			return false, nil
 		}
+		if errors.Is(err, fs.ErrPermission) {
+			continue // even root may not look at every process; ours it may
+		}
 		if err != nil {
 			return false, err
 		}
