@@ -8,48 +8,36 @@ import (
 	"strings"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 )
 
-// Component is the one part of a cluster: what runs PostgreSQL.
-const Component = "postgresql"
+// component is the one part of a cluster: what runs PostgreSQL.
+const component = names.PostgreSQL
 
-// The labels of what a cluster is made of, besides v1alpha1.LabelCluster.
+// The labels and annotations of what a cluster is made of, besides those of names.
 const (
-	LabelName      = "app.kubernetes.io/name"              // "postgresql"
-	LabelManagedBy = "app.kubernetes.io/managed-by"        // "kubeblocks"
-	LabelComponent = "apps.kubeblocks.io/component-name"   // Component
 	LabelScope     = "apps.kubeblocks.io/patroni-scope"    // what Patroni calls the cluster
-	LabelRole      = "kubeblocks.io/role"                  // of a pod: RolePrimary, RoleReplica; Patroni writes it
-	managedBy      = "kubeblocks"                          // the value of LabelManagedBy
-	AnnotationHash = "apps.kubeblocks.io/patroni-settings" // on pods: of what Patroni reads only when it starts
+	annotationHash = "apps.kubeblocks.io/patroni-settings" // on pods: of what Patroni reads only when it starts
 )
 
-// The values of LabelRole. They are Patroni's words of this release.
+// The containers of a pod that run before those of names.
 const (
-	RolePrimary = "master"
-	RoleReplica = "replica"
-)
-
-// The containers of a pod.
-const (
-	ContainerPostgreSQL = "postgresql"
-	ContainerAgent      = "kbcli"
-	ContainerCopy       = "kbcli-copy" // before the others
-	ContainerVolume     = "volume"     // after ContainerCopy: makes the data directory, or restores it
+	containerCopy   = "kbcli-copy"
+	containerVolume = "volume" // after containerCopy: makes the data directory, or restores it
 )
 
 // The accounts that a cluster is looked after by.
 const (
 	Superuser        = "postgres"
-	ReplicationRole  = "standby"
-	SecretUsername   = "username" // key of a Secret
-	SecretPassword   = "password" // key of a Secret
-	Port             = 5432
-	PatroniPort      = 8008
-	PostgresUID      = 26 // of the image's user postgres
+	replicationRole  = "standby"
+	secretUsername   = names.KeyUsername
+	secretPassword   = names.KeyPassword
+	Port             = names.Port
+	patroniPort      = 8008
+	PostgresUID      = 999 // of the image's user postgres
 	DefaultMajor     = 15
-	DataVolume       = "data" // the volumeClaimTemplate
-	MaxReplicas      = 16     // of a Cluster
+	dataVolume       = names.VolumeData // the volumeClaimTemplate
+	maxReplicas      = 16               // of a Cluster
 	patroniConfigKey = "patroni.yml"
 )
 
@@ -62,8 +50,8 @@ const (
 	TablespaceDirectory = VolumeDirectory + "/tablespaces"
 	SocketDirectory     = "/run/postgresql"
 	SecretsDirectory    = "/run/kubeblocks/secrets" // of repositories: what KeepSecret returns lies here
-	ProgramDirectory    = "/kbcli"
-	ProgramPath         = ProgramDirectory + "/kbcli"
+	programDirectory    = "/kbcli"
+	ProgramPath         = programDirectory + "/kbcli"
 	patroniDirectory    = "/etc/patroni"
 	passwordsDirectory  = "/run/patroni"
 )
@@ -76,8 +64,8 @@ const (
 	// AgentClusterRole is what agents may do with what has no namespace. Each cluster
 	// has a ClusterRoleBinding to it.
 	AgentClusterRole = "kubeblocks-agent"
-	// OperatorClusterRole is what the operator may do.
-	OperatorClusterRole = "kubeblocks-operator"
+	// operatorClusterRole is what the operator may do.
+	operatorClusterRole = "kubeblocks-operator"
 	// LeaderLease is held by the one operator that acts.
 	LeaderLease = "kubeblocks-operator"
 )
@@ -93,16 +81,11 @@ func SecretKey(p string) (string, bool) {
 
 // StatefulSetName is the name of a cluster's StatefulSet, ServiceAccount, Role and
 // ConfigMap, of the Service that leads to the primary, and of Patroni's scope.
-func StatefulSetName(cluster string) string { return cluster + "-" + Component }
+func StatefulSetName(cluster string) string { return names.StatefulSet(cluster) }
 
 // PodName is the name of a pod, from 0.
 func PodName(cluster string, ordinal int) string {
-	return StatefulSetName(cluster) + "-" + strconv.Itoa(ordinal)
-}
-
-// ClaimName is the name of a pod's PersistentVolumeClaim.
-func ClaimName(cluster string, ordinal int) string {
-	return DataVolume + "-" + PodName(cluster, ordinal)
+	return names.Pod(cluster, ordinal)
 }
 
 // Ordinal is the number of a pod of the cluster; -1 if the name is not that of one.
@@ -116,13 +99,13 @@ func Ordinal(cluster, pod string) int {
 }
 
 // PrimaryService leads to the server that takes writes.
-func PrimaryService(cluster string) string { return StatefulSetName(cluster) }
+func PrimaryService(cluster string) string { return names.Service(cluster) }
 
 // ReplicasService leads to the servers that follow it.
-func ReplicasService(cluster string) string { return StatefulSetName(cluster) + "-replicas" }
+func ReplicasService(cluster string) string { return names.ReplicaService(cluster) }
 
-// PodsService gives each pod a name of its own in DNS.
-func PodsService(cluster string) string { return StatefulSetName(cluster) + "-pods" }
+// podsService gives each pod a name of its own in DNS.
+func podsService(cluster string) string { return StatefulSetName(cluster) + "-pods" }
 
 // ConfigEndpoints is where Patroni keeps its dynamic configuration.
 func ConfigEndpoints(cluster string) string { return StatefulSetName(cluster) + "-config" }
@@ -131,7 +114,7 @@ func ConfigEndpoints(cluster string) string { return StatefulSetName(cluster) + 
 func FailoverEndpoints(cluster string) string { return StatefulSetName(cluster) + "-failover" }
 
 // SuperuserSecret holds the name and the password of the superuser.
-func SuperuserSecret(cluster string) string { return StatefulSetName(cluster) + "-superuser" }
+func SuperuserSecret(cluster string) string { return names.SuperuserSecret(cluster) }
 
 // ReplicationSecret holds those of the role that standbys connect as.
 func ReplicationSecret(cluster string) string { return StatefulSetName(cluster) + "-replication" }
@@ -146,13 +129,19 @@ func AgentBinding(namespace, cluster string) string {
 
 // Selector is what all pods of a cluster have, and nothing else.
 func Selector(cluster string) map[string]string {
-	return map[string]string{LabelName: Component, v1alpha1.LabelCluster: cluster, LabelScope: StatefulSetName(cluster)}
+	l := names.Labels(cluster)
+	l[LabelScope] = StatefulSetName(cluster)
+	return l
 }
+
+// patroniLabels are those that Patroni finds the cluster's pods and Endpoints by, and
+// gives to what it makes. It adds LabelScope itself.
+func patroniLabels(cluster string) map[string]string { return names.Labels(cluster) }
 
 // Labels are those of everything that a cluster is made of.
 func Labels(cluster string) map[string]string {
 	l := Selector(cluster)
-	l[LabelManagedBy], l[LabelComponent] = managedBy, Component
+	l[names.LabelComponent] = component
 	return l
 }
 

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 )
 
 func kind(version, name string) metav1.TypeMeta {
@@ -27,16 +28,16 @@ func Services(c *v1alpha1.Cluster) []*core.Service {
 	one := func(name string, spec core.ServiceSpec) *core.Service {
 		return &core.Service{TypeMeta: kind("v1", "Service"), ObjectMeta: meta(c, name), Spec: spec}
 	}
-	ports := []core.ServicePort{{Name: Component, Protocol: core.ProtocolTCP, Port: Port, TargetPort: intstr.FromString(Component)}}
+	ports := []core.ServicePort{{Name: component, Protocol: core.ProtocolTCP, Port: Port, TargetPort: intstr.FromString(component)}}
 	replicas := Selector(c.Name)
-	replicas[LabelRole] = RoleReplica
+	replicas[names.LabelRole] = names.RoleSecondary
 	return []*core.Service{
 		// without a selector a named target port leads nowhere
 		one(PrimaryService(c.Name), core.ServiceSpec{Type: core.ServiceTypeClusterIP, Ports: []core.ServicePort{
-			{Name: Component, Protocol: core.ProtocolTCP, Port: Port, TargetPort: intstr.FromInt32(Port)},
+			{Name: component, Protocol: core.ProtocolTCP, Port: Port, TargetPort: intstr.FromInt32(Port)},
 		}}),
 		one(ReplicasService(c.Name), core.ServiceSpec{Type: core.ServiceTypeClusterIP, Ports: ports, Selector: replicas}),
-		one(PodsService(c.Name), core.ServiceSpec{
+		one(podsService(c.Name), core.ServiceSpec{
 			Type: core.ServiceTypeClusterIP, ClusterIP: core.ClusterIPNone, Ports: ports, Selector: Selector(c.Name),
 			PublishNotReadyAddresses: true,
 		}),
@@ -50,10 +51,10 @@ func Passwords(c *v1alpha1.Cluster, random func() string) []*core.Secret {
 	one := func(name, user string) *core.Secret {
 		return &core.Secret{
 			TypeMeta: kind("v1", "Secret"), ObjectMeta: meta(c, name), Type: core.SecretTypeBasicAuth,
-			Data: map[string][]byte{SecretUsername: []byte(user), SecretPassword: []byte(random())},
+			Data: map[string][]byte{secretUsername: []byte(user), secretPassword: []byte(random())},
 		}
 	}
-	return []*core.Secret{one(SuperuserSecret(c.Name), Superuser), one(ReplicationSecret(c.Name), ReplicationRole)}
+	return []*core.Secret{one(SuperuserSecret(c.Name), Superuser), one(ReplicationSecret(c.Name), replicationRole)}
 }
 
 // Repositories is the Secret with the files that the agents read repositories with.

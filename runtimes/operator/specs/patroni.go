@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 )
 
 // patroniSettings is the shape of Patroni's files and of its dynamic configuration. The
@@ -52,7 +53,7 @@ func hba() []any {
 		"local all " + Superuser + " peer",
 		"local replication " + Superuser + " peer",
 		"local all all scram-sha-256",
-		"host replication " + ReplicationRole + " all scram-sha-256",
+		"host replication " + replicationRole + " all scram-sha-256",
 		"host all all all scram-sha-256",
 	}
 }
@@ -96,11 +97,11 @@ func local(c *v1alpha1.Cluster) patroniSettings {
 		"kubernetes": patroniSettings{
 			"use_endpoints": true,
 			"scope_label":   LabelScope,
-			"role_label":    LabelRole,
-			"labels":        map[string]string{LabelName: Component, v1alpha1.LabelCluster: c.Name},
-			"ports":         []any{patroniSettings{"name": Component, "port": Port}},
+			"role_label":    names.LabelRole,
+			"labels":        patroniLabels(c.Name),
+			"ports":         []any{patroniSettings{"name": component, "port": Port}},
 		},
-		"restapi": patroniSettings{"listen": "0.0.0.0:" + strconv.Itoa(PatroniPort)},
+		"restapi": patroniSettings{"listen": "0.0.0.0:" + strconv.Itoa(patroniPort)},
 		"postgresql": patroniSettings{
 			"listen":               "*:" + strconv.Itoa(Port),
 			"data_dir":             DataDirectory,

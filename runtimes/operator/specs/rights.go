@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 )
 
 // Right is something that a program may ask of the Kubernetes API.
@@ -27,7 +28,7 @@ func podRights(cluster string) []Right {
 	scope := StatefulSetName(cluster)
 	own := []string{scope, scope + "-config", scope + "-failover", scope + "-sync"}
 	var pods []string
-	for n := range MaxReplicas {
+	for n := range maxReplicas {
 		pods = append(pods, PodName(cluster, n))
 	}
 	apps, data := v1alpha1.AppsGroup, v1alpha1.DataProtectionGroup
@@ -43,7 +44,7 @@ func podRights(cluster string) []Right {
 		{data, []string{"backups"}, nil, []string{"create", "delete", "update"}, "agent: asks for scheduled backups, lets go what has expired, sets the finalizer"},
 		{data, []string{"backuppolicies"}, nil, []string{"update"}, "agent: notes the clock that it believes"},
 		{data, []string{"backuppolicies/status", "backups/status"}, nil, []string{"get", "update"}, "agent: reports schedules and backups"},
-		{"", []string{"events"}, nil, []string{"create", "get", "patch", "update"}, "agent: tells what happened, again and again in one event"},
+		{"events.k8s.io", []string{"events"}, nil, []string{"create", "patch"}, "agent: tells what happened, again and again in one event"},
 		{"snapshot.storage.k8s.io", []string{"volumesnapshots"}, nil, []string{"create", "delete", "get", "list", "watch"}, "agent: takes snapshots of the volume between start and stop of a backup"},
 	}
 }
@@ -67,7 +68,7 @@ func operatorRights() []Right {
 		{"", []string{"endpoints"}, nil, all, "operator: settings for Patroni, a switchover, what is left after a cluster; agents: Patroni"},
 		{"", []string{"pods"}, nil, []string{"delete", "get", "list", "patch", "watch"}, "operator: restarts pods one by one; agents: Patroni"},
 		{"", []string{"persistentvolumeclaims"}, nil, []string{"delete", "get", "list", "patch", "update", "watch"}, "operator: grows volumes, removes those of a deleted cluster"},
-		{"", []string{"events"}, nil, []string{"create", "get", "patch", "update"}, "operator, agents: tell what happened"},
+		{"events.k8s.io", []string{"events"}, nil, []string{"create", "patch"}, "operator, agents: tell what happened"},
 		{"storage.k8s.io", []string{"storageclasses"}, nil, []string{"create", "get", "list", "watch"}, "operator: asks whether a class lets volumes grow; the addon csi-s3"},
 		{"policy", []string{"poddisruptionbudgets"}, nil, all, "operator: keeps a drain from taking more than one server at once"},
 		{"rbac.authorization.k8s.io", []string{"roles", "rolebindings", "clusterrolebindings"}, nil, all, "operator: the rights of each cluster's pods"},
@@ -122,20 +123,20 @@ func ClusterRoleBinding(c *v1alpha1.Cluster) *rbac.ClusterRoleBinding {
 	}
 }
 
-// ClusterRoles are those of the installation: AgentClusterRole and OperatorClusterRole.
+// ClusterRoles are those of the installation: AgentClusterRole and operatorClusterRole.
 func ClusterRoles() []*rbac.ClusterRole {
 	one := func(name string, rights []Right) *rbac.ClusterRole {
 		return &rbac.ClusterRole{
 			TypeMeta:   kind("rbac.authorization.k8s.io/v1", "ClusterRole"),
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{LabelManagedBy: managedBy}},
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{names.LabelManagedBy: names.ManagedBy}},
 			Rules:      rules(rights),
 		}
 	}
-	return []*rbac.ClusterRole{one(AgentClusterRole, agentRights()), one(OperatorClusterRole, operatorRights())}
+	return []*rbac.ClusterRole{one(AgentClusterRole, agentRights()), one(operatorClusterRole, operatorRights())}
 }
 
-// Rights are all that is granted, for people: by whom it is held.
-func Rights(cluster string) map[string][]Right {
+// rights are all that is granted, for people: by whom it is held.
+func rights(cluster string) map[string][]Right {
 	return map[string][]Right{
 		"pods of " + cluster: slices.Concat(podRights(cluster), agentRights()),
 		"operator":           operatorRights(),

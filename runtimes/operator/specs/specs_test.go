@@ -193,7 +193,7 @@ func TestOperatorCoversAgents(t *testing.T) {
 }
 
 func TestRights(t *testing.T) {
-	for who, rights := range Rights("my-pg") {
+	for who, rights := range rights("my-pg") {
 		for _, r := range rights {
 			who0, what, ok := strings.Cut(r.For, ": ")
 			if !ok || who0 == "" || what == "" {
@@ -222,7 +222,7 @@ func TestRights(t *testing.T) {
 // The longest name of a Cluster must fit wherever it goes.
 func TestNamesFit(t *testing.T) {
 	c := strings.Repeat("x", v1alpha1.MaxClusterName)
-	for _, name := range []string{ReplicasService(c), PodsService(c), ConfigEndpoints(c), FailoverEndpoints(c), PodName(c, 15), StatefulSetName(c) + "-0123456789"} {
+	for _, name := range []string{ReplicasService(c), podsService(c), ConfigEndpoints(c), FailoverEndpoints(c), PodName(c, 15), StatefulSetName(c) + "-0123456789"} {
 		if len(name) > 63 {
 			t.Errorf("%s has %d characters", name, len(name))
 		}

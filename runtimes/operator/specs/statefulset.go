@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 )
 
 // Images are what pods run. PostgreSQL's may hold "{major}".
@@ -36,7 +37,7 @@ func StatefulSet(c *v1alpha1.Cluster, images Images, replicas int32) *apps.State
 		TypeMeta: kind("apps/v1", "StatefulSet"), ObjectMeta: meta(c, StatefulSetName(c.Name)),
 		Spec: apps.StatefulSetSpec{
 			Replicas: &replicas, RevisionHistoryLimit: &history,
-			ServiceName:         PodsService(c.Name),
+			ServiceName:         podsService(c.Name),
 			PodManagementPolicy: apps.ParallelPodManagement,
 			UpdateStrategy:      apps.StatefulSetUpdateStrategy{Type: apps.OnDeleteStatefulSetStrategyType},
 			Selector:            &metav1.LabelSelector{MatchLabels: Selector(c.Name)},
@@ -55,7 +56,7 @@ func StatefulSet(c *v1alpha1.Cluster, images Images, replicas int32) *apps.State
 func claim(c *v1alpha1.Cluster) core.PersistentVolumeClaim {
 	pvc := core.PersistentVolumeClaim{
 		TypeMeta:   kind("v1", "PersistentVolumeClaim"),
-		ObjectMeta: metav1.ObjectMeta{Name: DataVolume, Labels: Labels(c.Name)},
+		ObjectMeta: metav1.ObjectMeta{Name: dataVolume, Labels: Labels(c.Name)},
 		Spec: core.PersistentVolumeClaimSpec{
 			AccessModes: []core.PersistentVolumeAccessMode{core.ReadWriteOnce},
 			Resources:   core.VolumeResourceRequirements{Requests: core.ResourceList{core.ResourceStorage: c.Spec.Storage}},
@@ -71,7 +72,7 @@ func claim(c *v1alpha1.Cluster) core.PersistentVolumeClaim {
 func podTemplate(c *v1alpha1.Cluster, images Images) core.PodTemplateSpec {
 	uid, yes, grace := int64(PostgresUID), true, int64(120)
 	mismatch := core.FSGroupChangeOnRootMismatch
-	notes := map[string]string{AnnotationHash: localHash(c)}
+	notes := map[string]string{annotationHash: localHash(c)}
 	if at := c.Annotations[v1alpha1.AnnotationRestart]; at != "" {
 		notes[v1alpha1.AnnotationRestart] = at
 	}
@@ -169,10 +170,10 @@ const (
 
 func copyContainer(images Images) core.Container {
 	return core.Container{
-		Name: ContainerCopy, Image: images.Kbcli, ImagePullPolicy: images.PullPolicy,
+		Name: containerCopy, Image: images.Kbcli, ImagePullPolicy: images.PullPolicy,
 		Args:            []string{"agent", "copy-program", ProgramPath},
 		SecurityContext: confined(), Resources: small(),
-		VolumeMounts: []core.VolumeMount{mount(volumeProgram, ProgramDirectory, false)},
+		VolumeMounts: []core.VolumeMount{mount(volumeProgram, programDirectory, false)},
 	}
 }
 
@@ -180,13 +181,13 @@ func copyContainer(images Images) core.Container {
 // asks for, and restores it where the cluster is another's past.
 func volumeContainer(c *v1alpha1.Cluster, images Images) core.Container {
 	return core.Container{
-		Name: ContainerVolume, Image: images.postgresql(Major(c)), ImagePullPolicy: images.PullPolicy,
+		Name: containerVolume, Image: images.postgresql(Major(c)), ImagePullPolicy: images.PullPolicy,
 		Command:         []string{ProgramPath, "agent", "restore-volume"},
 		Env:             append(where(c), passwords(c)...),
 		SecurityContext: confined(), Resources: resources(c),
 		TerminationMessagePolicy: core.TerminationMessageFallbackToLogsOnError,
 		VolumeMounts: []core.VolumeMount{
-			mount(DataVolume, VolumeDirectory, false), mount(volumeProgram, ProgramDirectory, true), mount(volumeSecrets, SecretsDirectory, true),
+			mount(dataVolume, VolumeDirectory, false), mount(volumeProgram, programDirectory, true), mount(volumeSecrets, SecretsDirectory, true),
 			mount(volumeTemporary, "/tmp", false), mount(volumeRun, SocketDirectory, false), mount(volumeShared, "/dev/shm", false),
 		},
 	}
@@ -200,10 +201,10 @@ func passwords(c *v1alpha1.Cluster) []core.EnvVar {
 		}}}
 	}
 	return []core.EnvVar{
-		from("PATRONI_SUPERUSER_USERNAME", SuperuserSecret(c.Name), SecretUsername),
-		from(EnvSuperuserPassword, SuperuserSecret(c.Name), SecretPassword),
-		from("PATRONI_REPLICATION_USERNAME", ReplicationSecret(c.Name), SecretUsername),
-		from(EnvReplicationPassword, ReplicationSecret(c.Name), SecretPassword),
+		from("PATRONI_SUPERUSER_USERNAME", SuperuserSecret(c.Name), secretUsername),
+		from(EnvSuperuserPassword, SuperuserSecret(c.Name), secretPassword),
+		from("PATRONI_REPLICATION_USERNAME", ReplicationSecret(c.Name), secretUsername),
+		from(EnvReplicationPassword, ReplicationSecret(c.Name), secretPassword),
 	}
 }
 
@@ -215,7 +216,7 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 		field("POD_IP", "status.podIP"), field("PATRONI_NAME", "metadata.name"),
 		field("PATRONI_KUBERNETES_NAMESPACE", "metadata.namespace"), field("PATRONI_KUBERNETES_POD_IP", "status.podIP"),
 		{Name: "PATRONI_POSTGRESQL_CONNECT_ADDRESS", Value: "$(POD_IP):" + strconv.Itoa(Port)},
-		{Name: "PATRONI_RESTAPI_CONNECT_ADDRESS", Value: "$(POD_IP):" + strconv.Itoa(PatroniPort)},
+		{Name: "PATRONI_RESTAPI_CONNECT_ADDRESS", Value: "$(POD_IP):" + strconv.Itoa(patroniPort)},
 		{Name: "LC_ALL", Value: "C.UTF-8"}, {Name: "HOME", Value: "/tmp"},
 		// what people run in the container finds the server
 		{Name: "PGHOST", Value: SocketDirectory}, {Name: "PGDATA", Value: DataDirectory},
@@ -231,16 +232,16 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 	// Patroni answers within seconds, whatever PostgreSQL does; liveness is its loop's
 	alive.InitialDelaySeconds, alive.FailureThreshold = 30, 6
 	return core.Container{
-		Name: ContainerPostgreSQL, Image: images.postgresql(Major(c)), ImagePullPolicy: images.PullPolicy,
+		Name: names.ContainerPostgreSQL, Image: images.postgresql(Major(c)), ImagePullPolicy: images.PullPolicy,
 		Command: []string{"patroni", patroniDirectory + "/" + patroniConfigKey},
 		Env:     env,
 		Ports: []core.ContainerPort{
-			{Name: Component, ContainerPort: Port, Protocol: core.ProtocolTCP}, {Name: "patroni", ContainerPort: PatroniPort, Protocol: core.ProtocolTCP},
+			{Name: component, ContainerPort: Port, Protocol: core.ProtocolTCP}, {Name: "patroni", ContainerPort: patroniPort, Protocol: core.ProtocolTCP},
 		},
 		ReadinessProbe: ready, LivenessProbe: alive,
 		Resources: resources(c), SecurityContext: confined(),
 		VolumeMounts: []core.VolumeMount{
-			mount(DataVolume, VolumeDirectory, false), mount(volumeRun, SocketDirectory, false), mount(volumePatroni, patroniDirectory, true),
+			mount(dataVolume, VolumeDirectory, false), mount(volumeRun, SocketDirectory, false), mount(volumePatroni, patroniDirectory, true),
 			mount(volumePasswords, passwordsDirectory, false), mount(volumeTemporary, "/tmp", false), mount(volumeShared, "/dev/shm", false),
 		},
 	}
@@ -248,12 +249,12 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 
 func agentContainer(c *v1alpha1.Cluster, images Images) core.Container {
 	return core.Container{
-		Name: ContainerAgent, Image: images.Kbcli, ImagePullPolicy: images.PullPolicy,
+		Name: names.ContainerAgent, Image: images.Kbcli, ImagePullPolicy: images.PullPolicy,
 		Args:            []string{"agent", "pod"},
 		Env:             where(c),
 		SecurityContext: confined(), Resources: small(),
 		VolumeMounts: []core.VolumeMount{
-			mount(DataVolume, VolumeDirectory, false), mount(volumeRun, SocketDirectory, false),
+			mount(dataVolume, VolumeDirectory, false), mount(volumeRun, SocketDirectory, false),
 			mount(volumeSecrets, SecretsDirectory, true), mount(volumeTemporary, "/tmp", false),
 		},
 	}
