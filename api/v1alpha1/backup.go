@@ -44,10 +44,10 @@ type Backup struct {
 
 // BackupSpec asks for a backup. It cannot be changed.
 //
-// +kubebuilder:validation:XValidation:rule="self.?backupPolicyName.orValue(”) == oldSelf.?backupPolicyName.orValue(”)",message="cannot be changed",fieldPath=".backupPolicyName"
-// +kubebuilder:validation:XValidation:rule="self.?backupType.orValue(”) == oldSelf.?backupType.orValue(”)",message="cannot be changed",fieldPath=".backupType"
-// +kubebuilder:validation:XValidation:rule="self.?copyOf.orValue(”) == oldSelf.?copyOf.orValue(”)",message="cannot be changed",fieldPath=".copyOf"
-// +kubebuilder:validation:XValidation:rule="self.?copyOf.orValue(”) == ” || self.?backupType.orValue('datafile') == 'datafile'",message="is only for a datafile backup",fieldPath=".copyOf"
+// +kubebuilder:validation:XValidation:rule=`!has(self.backupPolicyName) || self.backupPolicyName == "" ? !has(oldSelf.backupPolicyName) || oldSelf.backupPolicyName == "" : has(oldSelf.backupPolicyName) && self.backupPolicyName == oldSelf.backupPolicyName`,message="cannot be changed",fieldPath=".backupPolicyName"
+// +kubebuilder:validation:XValidation:rule=`!has(self.backupType) || self.backupType == "" ? !has(oldSelf.backupType) || oldSelf.backupType == "" : has(oldSelf.backupType) && self.backupType == oldSelf.backupType`,message="cannot be changed",fieldPath=".backupType"
+// +kubebuilder:validation:XValidation:rule=`!has(self.copyOf) || self.copyOf == "" ? !has(oldSelf.copyOf) || oldSelf.copyOf == "" : has(oldSelf.copyOf) && self.copyOf == oldSelf.copyOf`,message="cannot be changed",fieldPath=".copyOf"
+// +kubebuilder:validation:XValidation:rule=`self.?copyOf.orValue("") == "" || self.?backupType.orValue('datafile') == 'datafile'`,message="is only for a datafile backup",fieldPath=".copyOf"
 type BackupSpec struct {
 	// ClusterRef is the name of the Cluster, in the same namespace. The cluster
 	// may be gone: its backups stay.

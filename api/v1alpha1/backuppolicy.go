@@ -113,20 +113,20 @@ type IncrementalSpec struct {
 // ScheduleSpec has one schedule for each kind of saving.
 type ScheduleSpec struct {
 	// Snapshot is a snapshot of the volume or the file system.
-	// +kubebuilder:default={enable: false, cronExpression: "0 18 * * *"}
+	// +kubebuilder:default={}
 	// +optional
 	Snapshot Schedule `json:"snapshot,omitzero"`
 	// Datafile is a full copy.
-	// +kubebuilder:default={enable: false, cronExpression: "0 18 * * *"}
+	// +kubebuilder:default={}
 	// +optional
 	Datafile Schedule `json:"datafile,omitzero"`
 	// Incremental copies the blocks that changed since the last backup.
-	// +kubebuilder:default={enable: false, cronExpression: "0 */6 * * *"}
+	// +kubebuilder:default={}
 	// +optional
 	Incremental Schedule `json:"incremental,omitzero"`
 	// Logfile archives WAL, continuously. Its cron only bounds how long an idle
 	// window may stand still.
-	// +kubebuilder:default={enable: false, cronExpression: "*/5 * * * *"}
+	// +kubebuilder:default={}
 	// +optional
 	Logfile Schedule `json:"logfile,omitzero"`
 }

@@ -95,12 +95,12 @@ type FilesystemRepo struct {
 
 // S3Repo is a part of a bucket.
 //
-// +kubebuilder:validation:XValidation:rule="self.?endpoint.orValue(”) != ” || self.?region.orValue(”) != ”",message="must have an endpoint or a region"
-// +kubebuilder:validation:XValidation:rule="self.?prefix.orValue(”) == oldSelf.?prefix.orValue(”)",message="cannot be changed",fieldPath=".prefix"
+// +kubebuilder:validation:XValidation:rule=`self.?endpoint.orValue("") != "" || self.?region.orValue("") != ""`,message="must have an endpoint or a region"
+// +kubebuilder:validation:XValidation:rule=`!has(self.prefix) || self.prefix == "" ? !has(oldSelf.prefix) || oldSelf.prefix == "" : has(oldSelf.prefix) && self.prefix == oldSelf.prefix`,message="cannot be changed",fieldPath=".prefix"
 type S3Repo struct {
 	// Endpoint is a URL, https://s3.eu-west-1.amazonaws.com. Empty is that of AWS for the region.
 	// +kubebuilder:validation:MaxLength=2048
-	// +kubebuilder:validation:XValidation:rule="self == '' || (isURL(self) && self.matches('^(?i:https?)://[^/?#@]+/?$'))",message="must be a URL of a host alone such as https://s3.eu-west-1.amazonaws.com, without a user or a password"
+	// +kubebuilder:validation:XValidation:rule=`self == "" || (isURL(self) && self.matches('^(?i:https?)://[^/?#@]+/?$'))`,message="must be a URL of a host alone such as https://s3.eu-west-1.amazonaws.com, without a user or a password"
 	// +optional
 	Endpoint string `json:"endpoint,omitempty"`
 	// Region is that of the bucket.

@@ -24,7 +24,7 @@ const (
 // Cluster is a PostgreSQL: one that is made, one that is restored from another's
 // past, or one that runs already and is to be protected.
 //
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="must be a name of at most 40 lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit",fieldPath=".metadata.name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be a name of at most 40 lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit"
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=clusters,singular=cluster,categories={kubeblocks,all}
@@ -44,11 +44,11 @@ type Cluster struct {
 
 // ClusterSpec is the PostgreSQL that is wanted.
 //
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.clusterVersionRef) || oldSelf.clusterVersionRef == ” || self.?clusterVersionRef.orValue(”) == oldSelf.clusterVersionRef",message="cannot be changed",fieldPath=".clusterVersionRef"
-// +kubebuilder:validation:XValidation:rule="self.?storageClassName.orValue(”) == oldSelf.?storageClassName.orValue(”)",message="cannot be changed",fieldPath=".storageClassName"
+// +kubebuilder:validation:XValidation:rule=`!has(oldSelf.clusterVersionRef) || oldSelf.clusterVersionRef == "" || has(self.clusterVersionRef) && self.clusterVersionRef == oldSelf.clusterVersionRef`,message="cannot be changed",fieldPath=".clusterVersionRef"
+// +kubebuilder:validation:XValidation:rule=`!has(self.storageClassName) || self.storageClassName == "" ? !has(oldSelf.storageClassName) || oldSelf.storageClassName == "" : has(oldSelf.storageClassName) && self.storageClassName == oldSelf.storageClassName`,message="cannot be changed",fieldPath=".storageClassName"
 // +kubebuilder:validation:XValidation:rule="!has(self.restore) || !self.?local.attached.orValue(false)",message="cannot be given for an attached cluster: a restore never writes over a server",fieldPath=".restore"
 // +kubebuilder:validation:XValidation:rule="has(self.restore) == has(oldSelf.restore)",message="cannot be changed: restore into another new cluster instead",fieldPath=".restore"
-// +kubebuilder:validation:XValidation:rule="oldSelf.?local.dataDirectory.orValue(”) in [”, self.?local.dataDirectory.orValue(”)]",message="cannot be changed",fieldPath=".local.dataDirectory"
+// +kubebuilder:validation:XValidation:rule=`!has(oldSelf.local) || !has(oldSelf.local.dataDirectory) || oldSelf.local.dataDirectory == "" || has(self.local) && has(self.local.dataDirectory) && self.local.dataDirectory == oldSelf.local.dataDirectory`,message="cannot be changed",fieldPath=".local.dataDirectory"
 // +kubebuilder:validation:XValidation:rule="self.?local.attached.orValue(false) == oldSelf.?local.attached.orValue(false)",message="cannot be changed",fieldPath=".local.attached"
 type ClusterSpec struct {
 	// ClusterDefinitionRef is the kind of database. There is one.
@@ -59,6 +59,7 @@ type ClusterSpec struct {
 
 	// ClusterVersionRef is the major release, postgresql-13 to postgresql-18.
 	// Empty is the newest that is installed; it is filled in once it is known.
+	// +kubebuilder:validation:MaxLength=13
 	// +kubebuilder:validation:Pattern=`^(postgresql-1[3-8])?$`
 	// +optional
 	ClusterVersionRef string `json:"clusterVersionRef,omitempty"`
@@ -97,11 +98,10 @@ type ClusterSpec struct {
 	Stopped bool `json:"stopped,omitempty"`
 
 	// Settings are lines of postgresql.conf. Those that kbcli itself needs are refused.
-	// +kubebuilder:validation:MaxProperties=1000
+	// +kubebuilder:validation:MaxProperties=700
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z_][A-Za-z0-9_$]*([.][A-Za-z_][A-Za-z0-9_$]*)*$'))",message="a key is not the name of a setting"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)^(recovery_.*|archive_command|archive_library|config_file|data_directory|external_pid_file|hba_file|ident_file|port|primary_conninfo|primary_slot_name|promote_trigger_file|restore_command|synchronous_standby_names|unix_socket_directories)$'))",message="a key is a setting that kbcli itself sets"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.matches('(?i)^wal_level$') || !self[k].matches('(?i)^minimal$'))",message="wal_level minimal writes too little WAL to restore from: use replica or logical"
-	// +kubebuilder:validation:XValidation:rule=`self.all(k, !self[k].matches(r'[\x00\r\n]'))`,message="a value has more than one line"
 	// +optional
 	Settings map[string]string `json:"settings,omitempty"`
 
@@ -126,8 +126,8 @@ type Resources struct {
 
 // LocalSpec places a server on one machine.
 //
-// +kubebuilder:validation:XValidation:rule="(self.?connect.orValue(”) != ”) == self.?attached.orValue(false)",message="belongs to an attached cluster, which must have it",fieldPath=".connect"
-// +kubebuilder:validation:XValidation:rule="!self.?connect.orValue(”).matches(r”'X) && !self.?connect.orValue(”).matches('(?i)^postgres(ql)?://[^/]*:[^/]*@')",message="must not hold a password: use passfile=, or ~/.pgpass of the user that runs the agent",fieldPath=".connect"
+// +kubebuilder:validation:XValidation:rule=`(self.?connect.orValue("") != "") == self.?attached.orValue(false)`,message="belongs to an attached cluster, which must have it",fieldPath=".connect"
+// +kubebuilder:validation:XValidation:rule=`!has(self.connect) || !self.connect.matches(r"(?i)(^|[\s?&'])(ssl)?password\s*=") && !self.connect.matches("(?i)^postgres(ql)?://[^/]*:[^/]*@")`,message="must not hold a password: use passfile=, or ~/.pgpass of the user that runs the agent",fieldPath=".connect"
 type LocalSpec struct {
 	// Port is the TCP port; 0 is the first free one.
 	// +kubebuilder:validation:Minimum=0
@@ -155,10 +155,10 @@ type LocalSpec struct {
 // RestoreSpec is a moment of another cluster. At most one of Time, LSN, XID,
 // Name and Latest is given; with none it is the end of Backup.
 //
-// +kubebuilder:validation:XValidation:rule="(has(self.time) ? 1 : 0) + (self.?lsn.orValue(”) != ” ? 1 : 0) + (self.?xid.orValue(”) != ” ? 1 : 0) + (self.?name.orValue(”) != ” ? 1 : 0) + (self.?latest.orValue(false) ? 1 : 0) <= 1",message="has more than one target: at most one of time, lsn, xid, name and latest"
-// +kubebuilder:validation:XValidation:rule="has(self.time) || self.?lsn.orValue(”) != ” || self.?xid.orValue(”) != ” || self.?name.orValue(”) != ” || self.?latest.orValue(false) || self.?backup.orValue(”) != ”",message="must have a target: time, lsn, xid, name or latest, or a backup"
-// +kubebuilder:validation:XValidation:rule="!self.?exclusive.orValue(false) || has(self.time) || self.?lsn.orValue(”) != ” || self.?xid.orValue(”) != ”",message="is only for a time, an lsn or an xid",fieldPath=".exclusive"
-// +kubebuilder:validation:XValidation:rule="self == oldSelf || (self.?sourceCluster == oldSelf.?sourceCluster && self.?sourceNamespace == oldSelf.?sourceNamespace && self.?sourceLineage == oldSelf.?sourceLineage && self.?backup == oldSelf.?backup && self.?time == oldSelf.?time && self.?lsn == oldSelf.?lsn && self.?xid == oldSelf.?xid && self.?name == oldSelf.?name && self.?latest == oldSelf.?latest && self.?exclusive == oldSelf.?exclusive && self.?timeline == oldSelf.?timeline && !has(oldSelf.resolved))",message="cannot be changed: restore into another new cluster instead"
+// +kubebuilder:validation:XValidation:rule=`(has(self.time) ? 1 : 0) + (self.?lsn.orValue("") != "" ? 1 : 0) + (self.?xid.orValue("") != "" ? 1 : 0) + (self.?name.orValue("") != "" ? 1 : 0) + (self.?latest.orValue(false) ? 1 : 0) <= 1`,message="has more than one target: at most one of time, lsn, xid, name and latest"
+// +kubebuilder:validation:XValidation:rule=`has(self.time) || self.?lsn.orValue("") != "" || self.?xid.orValue("") != "" || self.?name.orValue("") != "" || self.?latest.orValue(false) || self.?backup.orValue("") != ""`,message="must have a target: time, lsn, xid, name or latest, or a backup"
+// +kubebuilder:validation:XValidation:rule=`!self.?exclusive.orValue(false) || has(self.time) || self.?lsn.orValue("") != "" || self.?xid.orValue("") != ""`,message="is only for a time, an lsn or an xid",fieldPath=".exclusive"
+// +kubebuilder:validation:XValidation:rule="(has(self.sourceCluster) == has(oldSelf.sourceCluster) && (!has(self.sourceCluster) || self.sourceCluster == oldSelf.sourceCluster) && has(self.sourceNamespace) == has(oldSelf.sourceNamespace) && (!has(self.sourceNamespace) || self.sourceNamespace == oldSelf.sourceNamespace) && has(self.sourceLineage) == has(oldSelf.sourceLineage) && (!has(self.sourceLineage) || self.sourceLineage == oldSelf.sourceLineage) && has(self.backup) == has(oldSelf.backup) && (!has(self.backup) || self.backup == oldSelf.backup) && has(self.time) == has(oldSelf.time) && (!has(self.time) || self.time == oldSelf.time) && has(self.lsn) == has(oldSelf.lsn) && (!has(self.lsn) || self.lsn == oldSelf.lsn) && has(self.xid) == has(oldSelf.xid) && (!has(self.xid) || self.xid == oldSelf.xid) && has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name) && has(self.latest) == has(oldSelf.latest) && (!has(self.latest) || self.latest == oldSelf.latest) && has(self.exclusive) == has(oldSelf.exclusive) && (!has(self.exclusive) || self.exclusive == oldSelf.exclusive) && has(self.timeline) == has(oldSelf.timeline) && (!has(self.timeline) || self.timeline == oldSelf.timeline) && (!has(oldSelf.resolved) || has(self.resolved) && self.resolved == oldSelf.resolved))",message="cannot be changed: restore into another new cluster instead"
 type RestoreSpec struct {
 	// SourceCluster is the name of the cluster whose past it is. It may be gone: its
 	// backups stay.
@@ -189,13 +189,14 @@ type RestoreSpec struct {
 	// +optional
 	Time *MicroTime `json:"time,omitempty"`
 	// LSN keeps what was written up to it, as in recovery_target_lsn.
+	// +kubebuilder:validation:MaxLength=17
 	// +kubebuilder:validation:Pattern=`^([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})?$`
 	// +optional
 	LSN string `json:"lsn,omitempty"`
 	// XID keeps the transaction, as in recovery_target_xid.
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^[0-9]*$`
-	// +kubebuilder:validation:XValidation:rule="self == '' || uint(self) >= 3u",message="must be a transaction identifier, a number from 3"
+	// +kubebuilder:validation:XValidation:rule=`self == "" || uint(self) >= 3u`,message="must be a transaction identifier, a number from 3"
 	// +optional
 	XID string `json:"xid,omitempty"`
 	// Name is a restore point of pg_create_restore_point.
@@ -232,6 +233,7 @@ type ResolvedTarget struct {
 	Timeline int64 `json:"timeline"`
 	// StopLSN is where recovery stops.
 	// +required
+	// +kubebuilder:validation:MaxLength=17
 	// +kubebuilder:validation:Pattern=`^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$`
 	StopLSN string `json:"stopLSN"`
 	// StopInclusive keeps the record at StopLSN.
@@ -241,6 +243,7 @@ type ResolvedTarget struct {
 	Immediate bool `json:"immediate,omitempty"`
 	// EndLSN is what recovery must have reached.
 	// +required
+	// +kubebuilder:validation:MaxLength=17
 	// +kubebuilder:validation:Pattern=`^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$`
 	EndLSN string `json:"endLSN"`
 	// BackupName is the backup that recovery starts from.

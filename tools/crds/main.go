@@ -142,7 +142,7 @@ func definition(root *loader.Package, kind, group string) (*apiext.CustomResourc
 		}
 	}
 	crd.FixTopLevelMetadata(d)
-	return &d, nil
+	return &d, adjust(d.Spec.Versions[0].Schema.OpenAPIV3Schema, kind)
 }
 
 // text is the YAML of d, without what only a server fills in.

@@ -28,10 +28,7 @@ func (s *Store) Watch(ctx context.Context, kind, namespace string) (<-chan store
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{
-		kind: k, out: make(chan store.Event),
-		told: make(map[store.Key]told), news: make(map[store.Key]news), first: make(map[store.Key]bool),
-	}
+	w := newWatch(k)
 	w.replace(texts)
 	for key := range w.news {
 		w.first[key] = true
@@ -67,6 +64,13 @@ type news struct {
 	gone bool
 	text []byte
 	heading
+}
+
+func newWatch(k v1alpha1.Kind) *watch {
+	return &watch{
+		kind: k, out: make(chan store.Event),
+		told: make(map[store.Key]told), news: make(map[store.Key]news), first: make(map[store.Key]bool),
+	}
 }
 
 func (w *watch) run(ctx context.Context, src *source) {
