@@ -16,7 +16,6 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
-	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes"
@@ -165,43 +164,7 @@ func (r *Runtime) Clock(ctx context.Context, src runtimes.Source) (time.Time, er
 
 // Plan says what a restore would do.
 func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Target) (*restore.Plan, error) {
-	behind := r.behind(src, t)
-	for {
-		l, c, err := r.repos.Source(ctx, src)
-		if err != nil {
-			return nil, err
-		}
-		if l == nil {
-			return nil, &catalog.OutsideWindowError{Target: t}
-		}
-		cat, err := r.repos.Catalog(ctx, l, c)
-		if err != nil {
-			return nil, err
-		}
-		p, err := r.makePlan(ctx, cat, t)
-		if err == nil {
-			return p, nil
-		}
-		if !behind.wait(ctx, c, err) {
-			var outside *catalog.OutsideWindowError
-			if !errors.As(err, &outside) {
-				return p, err
-			}
-			err = r.repos.Elsewhere(ctx, src, l, outside, func(l *repository.Lineage) error {
-				cat, err := r.repos.Catalog(ctx, l, nil)
-				if err == nil {
-					p, err = r.makePlan(ctx, cat, t)
-				}
-				return err
-			})
-			return p, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(250 * time.Millisecond):
-		}
-	}
+	return r.repos.Plan(ctx, src, t, func(p *restore.Plan) error { return p.Onto(filepath.Join(r.state, "clusters")) }, r.behind(src, t).wait)
 }
 
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.

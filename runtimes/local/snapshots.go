@@ -14,9 +14,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/basebackup"
-	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/repository"
-	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/reflink"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -101,13 +99,4 @@ func existing(dir string) string {
 		dir = filepath.Dir(dir)
 	}
 	return dir
-}
-
-// makePlan makes a plan for a new cluster of this machine.
-func (r *Runtime) makePlan(ctx context.Context, cat *catalog.Catalog, t catalog.Target) (*restore.Plan, error) {
-	p, err := restore.MakePlan(ctx, cat, t)
-	if err != nil {
-		return nil, err
-	}
-	return p, p.Onto(filepath.Join(r.state, "clusters"))
 }

@@ -5,12 +5,8 @@ package local
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/engine/restore"
-	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
 )
@@ -31,15 +27,6 @@ func (k *keeper) tellPhase(was v1alpha1.ClusterStatus, is v1alpha1.ClusterPhase,
 	if t, word, text, ok := agent.PhaseEvent(was.Phase, is, reason, message); ok {
 		k.tell(k.self(), t, word, text)
 	}
-}
-
-// tellReached records where a restore ended.
-func (k *keeper) tellReached(p *restore.Plan, reached *restore.Reached) {
-	text := fmt.Sprintf("the past of %s was reached: LSN %s", p.Lineage, reached.LSN)
-	if x := p.LastKept; x != nil {
-		text += ", the last commit at " + humantime.FormatExact(x.Time, time.UTC)
-	}
-	k.tell(k.self(), runtimes.EventNormal, "Restored", text)
 }
 
 // agentObject is the agent itself, which is no object.

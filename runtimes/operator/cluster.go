@@ -90,14 +90,14 @@ func refuses(c *v1alpha1.Cluster) string {
 // claim puts the finalizer and the version that was chosen into the object. A restored
 // cluster has its source's version, which its plan tells.
 func (l *clusterLoop) claim(ctx context.Context, c *v1alpha1.Cluster) (*v1alpha1.Cluster, error) {
-	if slices.Contains(c.Finalizers, clusterFinalizer) && c.Spec.ClusterVersionRef != "" {
+	if slices.Contains(c.Finalizers, clusterFinalizer) && (c.Spec.ClusterVersionRef != "" || c.Spec.Restore != nil) {
 		return c, nil
 	}
 	return store.Mutate(ctx, l.objects, c.Namespace, c.Name, func(c *v1alpha1.Cluster) error {
 		if !slices.Contains(c.Finalizers, clusterFinalizer) {
 			c.Finalizers = append(c.Finalizers, clusterFinalizer)
 		}
-		if c.Spec.ClusterVersionRef == "" {
+		if c.Spec.ClusterVersionRef == "" && c.Spec.Restore == nil {
 			c.Spec.ClusterVersionRef = specs.VersionRef(specs.DefaultMajor)
 		}
 		return nil

@@ -81,8 +81,8 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 }
 
 func newManager(config *rest.Config, o Options) (manager.Manager, error) {
-	scheme := kruntime.NewScheme()
-	if err := errors.Join(clientscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+	scheme, err := newScheme()
+	if err != nil {
 		return nil, err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
@@ -115,6 +115,12 @@ func newManager(config *rest.Config, o Options) (manager.Manager, error) {
 	}
 	r := &repoLoop{repos: set, objects: o.Objects, live: m.GetAPIReader(), own: o.Namespace, secrets: o.Secrets, log: o.Log}
 	return m, m.Add(r)
+}
+
+// newScheme is the types of Kubernetes and ours.
+func newScheme() (*kruntime.Scheme, error) {
+	s := kruntime.NewScheme()
+	return s, errors.Join(clientscheme.AddToScheme(s), v1alpha1.AddToScheme(s))
 }
 
 // ours keeps in memory what belongs to clusters, and not all that a Kubernetes has.

@@ -37,7 +37,6 @@ func podRights(cluster string) []Right {
 		{"", []string{"endpoints"}, own, []string{"get", "patch", "update"}, "Patroni: renews the lock, writes the configuration, clears a request to switch over"},
 		{"", []string{"pods"}, nil, []string{"get", "list", "watch"}, "Patroni: finds its members"},
 		{"", []string{"pods"}, pods, []string{"patch"}, "Patroni: writes role and state on its own pod"},
-		{apps, []string{"clusters"}, nil, []string{"get", "list", "watch"}, "agent: reads the cluster, and those that are being restored from it"},
 		{apps, []string{"clusters"}, []string{cluster}, []string{"update"}, "agent: fills in the version and the target that a restore was found to mean"},
 		{apps, []string{"clusters/status"}, []string{cluster}, []string{"get", "update"}, "agent: reports windows, archive, restore"},
 		{data, []string{"backuppolicies", "backups"}, nil, []string{"get", "list", "watch"}, "agent: follows policies and wishes for backups"},
@@ -53,6 +52,7 @@ func podRights(cluster string) []Right {
 func agentRights() []Right {
 	return []Right{
 		{v1alpha1.DataProtectionGroup, []string{"backuprepos"}, nil, []string{"get", "list", "watch"}, "agent: finds the repository; there are no secrets in it"},
+		{v1alpha1.AppsGroup, []string{"clusters"}, nil, []string{"get", "list", "watch"}, "agent: reads its cluster, the one it is restored from, and those of any namespace that are being restored from it: nothing expires under them"},
 		{v1alpha1.ExtensionsGroup, []string{"addons"}, nil, []string{"get", "list", "watch"}, "agent: asks whether snapshots are enabled"},
 	}
 }
