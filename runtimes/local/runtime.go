@@ -122,23 +122,7 @@ func (r *Runtime) KeepSecret(_ context.Context, name string, data []byte) (strin
 
 // Windows lists what can be reached of a cluster.
 func (r *Runtime) Windows(ctx context.Context, src runtimes.Source) ([]catalog.Window, error) {
-	l, c, err := r.repos.Source(ctx, src)
-	if err != nil || l == nil {
-		return nil, err
-	}
-	cat, err := r.repos.Catalog(ctx, l, c)
-	if err != nil {
-		return nil, err
-	}
-	ws, err := cat.Windows(ctx, 0)
-	if err != nil || src.Lineage != "" {
-		return ws, err
-	}
-	former, err := r.repos.FormerWindows(ctx, l)
-	if err != nil {
-		r.log.Warn("what a former repository holds is not known", "error", err)
-	}
-	return append(former, ws...), nil
+	return r.repos.Windows(ctx, src)
 }
 
 // Clock is the source server's, or this machine's if the server does not run.

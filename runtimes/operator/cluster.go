@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	policy "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -295,7 +296,16 @@ func (l *clusterLoop) bringSet(ctx context.Context, s *seen) error {
 			set.Spec.VolumeClaimTemplates = append(set.Spec.VolumeClaimTemplates, t)
 		}
 	}
-	return l.applier.apply(ctx, s.cluster, set, true)
+	if err := l.applier.apply(ctx, s.cluster, set, true); err != nil {
+		return err
+	}
+	// what is remembered of it may be from before: pods would seem to be of the new template
+	now := &apps.StatefulSet{}
+	if err := l.live.Get(ctx, client.ObjectKeyFromObject(set), now); err != nil {
+		return fmt.Errorf("read StatefulSet %s: %w", set.Name, err)
+	}
+	s.set = now
+	return nil
 }
 
 // bringPolicy makes the default policy of a cluster that was made without one, as by

@@ -173,18 +173,18 @@ type teller struct {
 
 func (t *teller) cluster(o v1alpha1.Object, kind runtimes.EventType, reason, message string) {
 	if about, ok := o.(client.Object); ok {
-		t.recorder.Eventf(about, nil, string(kind), reason, "Reconcile", "%s", shorten(message))
+		t.recorder.Eventf(about, nil, string(kind), reason, "Reconcile", "%s", Shorten(message))
 	}
 }
 
 func (t *teller) repository(object string, kind runtimes.EventType, reason, message string) {
 	o := &v1alpha1.BackupRepo{ObjectMeta: metav1.ObjectMeta{Name: filepath.Base(object)}}
 	o.SetGroupVersionKind(o.GroupVersionKind())
-	t.recorder.Eventf(o, nil, string(kind), reason, "Reconcile", "%s", shorten(message))
+	t.recorder.Eventf(o, nil, string(kind), reason, "Reconcile", "%s", Shorten(message))
 }
 
-// shorten cuts what an event has no room for: it takes 1,024 bytes.
-func shorten(s string) string {
+// Shorten cuts what an event has no room for: it takes 1,024 bytes.
+func Shorten(s string) string {
 	if len(s) <= 1000 {
 		return s
 	}

@@ -35,14 +35,13 @@ func (s *seen) judge() state {
 	}
 	primary, want := s.primary(), s.cluster.Spec.Replicas
 	serves := primary != nil && ready(primary)
-	if s.rolling() {
-		phase := v1alpha1.ClusterUpdating
-		if wish := s.cluster.Annotations[v1alpha1.AnnotationRestart]; wish != "" && wish != st.RestartedAt {
-			phase = v1alpha1.ClusterRestarting
-		}
-		return state{phase, "", s.trouble()}
+	anew := v1alpha1.ClusterUpdating
+	if wish := s.cluster.Annotations[v1alpha1.AnnotationRestart]; wish != "" && wish != st.RestartedAt {
+		anew = v1alpha1.ClusterRestarting
 	}
 	switch whole := s.ready() == want && int32(len(s.pods)) == want; {
+	case s.rolling(), serves && whole && s.unsettled():
+		return state{anew, "", s.trouble()}
 	case serves && whole:
 		return state{v1alpha1.ClusterRunning, "", ""}
 	case was == "" || was == v1alpha1.ClusterCreating:

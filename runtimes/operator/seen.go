@@ -149,9 +149,15 @@ func (s *seen) size() int32 {
 	return c.Spec.Replicas
 }
 
-// stale tells that a pod has to be made anew, and why in a word.
+// unsettled tells that Kubernetes has not looked at the StatefulSet since it changed:
+// which pods are of its present template is not known.
+func (s *seen) unsettled() bool {
+	return s.set == nil || s.set.Status.ObservedGeneration != s.set.Generation || s.set.Status.UpdateRevision == ""
+}
+
+// stale tells that a pod has to be made anew.
 func (s *seen) stale(p *core.Pod) bool {
-	if s.set == nil || s.set.Status.ObservedGeneration != s.set.Generation || s.set.Status.UpdateRevision == "" {
+	if s.unsettled() {
 		return false
 	}
 	return p.Labels[apps.ControllerRevisionHashLabelKey] != s.set.Status.UpdateRevision || memberOf(p).PendingRestart

@@ -75,3 +75,24 @@ func (r *Set) Catalog(ctx context.Context, l *repository.Lineage, c *v1alpha1.Cl
 	}
 	return cat, nil
 }
+
+// Windows lists what can be reached of a cluster.
+func (r *Set) Windows(ctx context.Context, src runtimes.Source) ([]catalog.Window, error) {
+	l, c, err := r.Source(ctx, src)
+	if err != nil || l == nil {
+		return nil, err
+	}
+	cat, err := r.Catalog(ctx, l, c)
+	if err != nil {
+		return nil, err
+	}
+	ws, err := cat.Windows(ctx, 0)
+	if err != nil || src.Lineage != "" {
+		return ws, err
+	}
+	former, err := r.FormerWindows(ctx, l)
+	if err != nil {
+		r.Log.Warn("what a former repository holds is not known", "error", err)
+	}
+	return append(former, ws...), nil
+}
