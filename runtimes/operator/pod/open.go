@@ -74,4 +74,6 @@ func (a Answers) Windows(ctx context.Context, src runtimes.Source) ([]catalog.Wi
 }
 
 // Clock is that of this pod's node.
-func (a Answers) Clock(context.Context, runtimes.Source) (time.Time, error) { return a.Now().UTC(), nil }
+func (a Answers) Clock(context.Context, runtimes.Source) (time.Time, error) {
+	return a.Now().UTC(), nil
+}

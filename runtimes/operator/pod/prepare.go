@@ -12,9 +12,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -34,13 +34,14 @@ type Places struct {
 	Bin                                        func(major int) string
 	Program                                    string
 	Args                                       []string // of the program, for restore.Recovery
+	UID, GID                                   int      // whose the data are; -1 is this process's
 }
 
 // PodPlaces are those of a pod. args call archive.Await.
 func PodPlaces(args ...string) Places {
 	return Places{
 		Volume: specs.VolumeDirectory, Data: specs.DataDirectory, Spool: specs.SpoolDirectory, Recovery: specs.RecoveryDirectory,
-		Tablespaces: specs.TablespaceDirectory, Bin: specs.BinDirectory, Program: specs.ProgramPath, Args: args,
+		Tablespaces: specs.TablespaceDirectory, Bin: specs.BinDirectory, Program: specs.ProgramPath, Args: args, UID: -1, GID: -1,
 	}
 }
 
@@ -174,7 +175,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan) (*restore.Reached, 
 	stop := w.log.Progress(ctx, p, &done, &total, &fed)
 	defer stop()
 	into := restore.Into{
-		DataDirectory: tmp, Tablespaces: w.at.Tablespaces, UID: -1, GID: -1, Jobs: runtime.NumCPU(),
+		DataDirectory: tmp, Tablespaces: w.at.Tablespaces, UID: w.at.UID, GID: w.at.GID, Jobs: runtime.NumCPU(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
 	if err := p.Fetch(ctx, into); err != nil {
@@ -193,7 +194,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan) (*restore.Reached, 
 	if err := adopt(tmp); err != nil {
 		return nil, err
 	}
-	if err := setRoles(ctx, bin, tmp, p.Major, w.pw); err != nil {
+	if err := setRoles(ctx, bin, tmp, w.at, w.pw); err != nil {
 		return nil, err
 	}
 	if err := os.Rename(tmp, w.at.Data); err != nil {
@@ -244,7 +245,7 @@ func adopt(data string) error {
 // setRoles gives the superuser and the role of standbys the passwords of the new
 // cluster's Secrets, and makes them where the source had them by other names. The server
 // is run for it alone, without a socket; passwords go to its standard input.
-func setRoles(ctx context.Context, bin, data string, major int, pw Passwords) error {
+func setRoles(ctx context.Context, bin, data string, at Places, pw Passwords) error {
 	var sql strings.Builder
 	for _, r := range []struct{ name, can, password string }{
 		{specs.Superuser, "SUPERUSER LOGIN", pw.Superuser},
@@ -261,7 +262,10 @@ func setRoles(ctx context.Context, bin, data string, major int, pw Passwords) er
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--single", "-D", data,
 		"-c", "password_encryption=scram-sha-256", "-c", "log_statement=none", "-c", "log_min_error_statement=panic",
 		"-c", "log_min_duration_statement=-1", "-c", "exit_on_error=on", "-c", "session_preload_libraries=", "-c", "shared_preload_libraries=", "template1")
-	cmd.Env = []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin", "TZ=UTC", "HOME=/tmp", "PGMAJOR=" + strconv.Itoa(major)}
+	cmd.Env = []string{"LC_ALL=C.UTF-8", "PATH=/usr/bin:/bin", "TZ=UTC", "HOME=/tmp"}
+	if at.UID >= 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(at.UID), Gid: uint32(at.GID)}}
+	}
 	cmd.Stdin = strings.NewReader(sql.String())
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
