@@ -68,6 +68,9 @@ func (a *app) backupFacts(b *v1alpha1.Backup, lives bool) facts {
 	f.add("Create Time", a.at(backupTime(b)))
 	f.add("Completion Time", a.at(st.CompletionTimestamp.Time))
 	f.add("Expiration", a.at(st.Expiration.Time))
+	if !st.DeletionTime.IsZero() {
+		f.add("Deleted", a.at(st.DeletionTime.Time)+", unless the policy promises it again: marked "+a.at(st.MarkedTime.Time))
+	}
 	f.add("Repository", st.Repo)
 	f.add("Lineage", st.Lineage)
 	f.add("Snapshot Path", st.SnapshotPath)

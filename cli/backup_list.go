@@ -86,7 +86,7 @@ func living(ctx context.Context, s store.Store) (func(*v1alpha1.Backup) bool, er
 func (a *app) backupTable(backups []*v1alpha1.Backup, lives func(*v1alpha1.Backup) bool, namespaces, wide bool) *table {
 	t := &table{header: []string{"NAME", "CLUSTER", "TYPE", "STATUS", "TOTAL-SIZE", "DURATION", "CREATE-TIME", "COMPLETION-TIME", "EXPIRATION"}}
 	if wide {
-		t.header = append(t.header, "REPOSITORY", "TIMELINE", "START-LSN", "STOP-LSN", "LABELS")
+		t.header = append(t.header, "REPOSITORY", "TIMELINE", "START-LSN", "STOP-LSN", "LABELS", "DELETED")
 	}
 	if namespaces {
 		t.header = append([]string{"NAMESPACE"}, t.header...)
@@ -102,7 +102,7 @@ func (a *app) backupTable(backups []*v1alpha1.Backup, lives func(*v1alpha1.Backu
 			a.at(backupTime(b)), a.at(st.CompletionTimestamp.Time), a.at(st.Expiration.Time),
 		}
 		if wide {
-			row = append(row, st.Repo, number(st.Timeline), st.StartLSN, st.StopLSN, labels(b))
+			row = append(row, st.Repo, number(st.Timeline), st.StartLSN, st.StopLSN, labels(b), a.at(st.DeletionTime.Time))
 		}
 		if namespaces {
 			row = append([]string{b.Namespace}, row...)

@@ -104,7 +104,8 @@ func (a *app) describeCluster(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) {
 	a.describeArchive(c, section)
 }
 
-// protection is a row for each window, or one without.
+// protection is a row for each window, or one without; windows that another timeline than
+// the present one leads to come last, with its number.
 func (a *app) protection(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) *table {
 	t := &table{header: []string{"AUTO-BACKUP", "BACKUP-SCHEDULE", "TYPE", "BACKUP-TTL", "LAST-SCHEDULE", "RECOVERABLE-TIME"}}
 	row := []string{"Disabled", "", "", "", ""}
@@ -116,6 +117,9 @@ func (a *app) protection(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) *table {
 	}
 	for _, w := range c.Status.Windows {
 		t.add(append(append([]string{}, row...), a.span(w.From.Time, w.To.Time))...)
+	}
+	for _, w := range c.Status.Branches {
+		t.add(append(append([]string{}, row...), fmt.Sprintf("%s on timeline %d", a.span(w.From.Time, w.To.Time), w.Timeline))...)
 	}
 	return t
 }

@@ -4,11 +4,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
+	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +38,7 @@ type history struct {
 var eventKinds = []catalog.EventKind{
 	catalog.EventDrop, catalog.EventTruncate, catalog.EventRewrite, catalog.EventDelete, catalog.EventUpdate, catalog.EventInsert,
 	catalog.EventCreate, catalog.EventCreateDatabase, catalog.EventDropDatabase, catalog.EventTablespace,
-	catalog.EventRestorePoint, catalog.EventTimeline, catalog.EventParameters, catalog.EventGap,
+	catalog.EventRestorePoint, catalog.EventTimeline, catalog.EventParameters, catalog.EventSpike, catalog.EventGap,
 }
 
 const historyForms = "json|yaml|wide"
@@ -59,11 +56,22 @@ points, timelines. Oldest first; below what destroyed something stands the comma
 brings back the state from just before it, as a new cluster.
 
 The archive alone is read: the cluster may be stopped or deleted. Rows are counted as
-they were written to the log. "~" is what the server guessed, "≥" is at least so many.`,
+they were written to the log. "~" is what the server guessed, "≥" is at least so many. A
+table that was made and dropped before its name was stored is shown by its number,
+tablespace/database/file. With --follow, -o json is one object a line.
+
+A spike is a minute or more with at least 64 MiB of WAL each, and eight times what is
+usual: the median of the minutes of the hour before. The table beside it had most of
+its rows.
+
+A cluster that was made anew under a name that another had begins a lineage of its own,
+and so does one that was restored. Without --source-lineage it is the present one, or of
+a deleted cluster the last; what happened before a restore is in the history of its source.`,
 		Example: `  kbcli cluster history my-pg
   kbcli cluster history my-pg --since "3 hours ago" --table msg
   kbcli cluster history my-pg --kind drop,truncate --since earliest
-  kbcli cluster history my-pg --kind insert --min-rows 100000 -o json`,
+  kbcli cluster history my-pg --kind insert --min-rows 100000 -o json
+  kbcli cluster history my-pg --follow --kind drop,truncate,delete`,
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -80,6 +88,7 @@ they were written to the log. "~" is what the server guessed, "≥" is at least 
 	f.StringVarP(&o.database, "database", "d", "", "only this database")
 	f.Uint64Var(&o.minRows, "min-rows", 1000, "only deletes, updates and inserts of so many rows of one table in one transaction")
 	f.Uint32Var(&o.timeline, "timeline", 0, "the timeline to follow (default the newest)")
+	f.StringVar(&o.src.Lineage, "source-lineage", "", "of several that had this name: the lineage, as kbcli cluster describe-backup tells it")
 	f.BoolVar(&o.all, "all", false, "also what was rolled back, and indexes")
 	f.BoolVarP(&o.follow, "follow", "f", false, "go on with each new event, until ^C")
 	outputFlag(c, &o.output, historyForms)
@@ -96,6 +105,9 @@ func joinKinds(sep string) string {
 }
 
 func (o *history) check() error {
+	if o.follow && o.until != "" {
+		return usage("--follow goes on until ^C, and not --until a time")
+	}
 	for _, k := range o.kinds {
 		if !slices.Contains(eventKinds, catalog.EventKind(k)) {
 			return usage("there is no kind of event %q: there are %s", k, joinKinds(", "))
@@ -123,6 +135,7 @@ type happened struct {
 	AtLeast    bool              `json:"atLeast,omitempty"` // there may be more rows
 	About      bool              `json:"about,omitempty"`   // the server guessed how many rows there were
 	RolledBack bool              `json:"rolledBack,omitempty"`
+	Spike      *catalog.Spike    `json:"spike,omitempty"`
 	// Restorable: the state from just before it can be restored.
 	Restorable bool `json:"restorable"`
 
@@ -132,7 +145,7 @@ type happened struct {
 func happenedOf(e catalog.Event, restorable bool) happened {
 	h := happened{
 		Event: e.LSN.String(), Time: e.Time, LSN: e.LSN, XID: e.XID, Timeline: e.Timeline, Database: e.Database, Table: e.Table,
-		Kind: e.Kind, What: e.What, AtLeast: e.AtLeast, About: e.About, RolledBack: e.RolledBack, Restorable: restorable,
+		Kind: e.Kind, What: e.What, AtLeast: e.AtLeast, About: e.About, RolledBack: e.RolledBack, Spike: e.Spike, Restorable: restorable,
 	}
 	if e.Schema != "" {
 		h.Table = e.Schema + "." + e.Table
@@ -171,14 +184,17 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 	if o.reader, err = asker[runtimes.HistoryReader](ctx, a, "history"); err != nil {
 		return err
 	}
-	o.src = runtimes.Source{Namespace: a.namespace, Cluster: name}
+	o.src.Namespace, o.src.Cluster = a.namespace, name
 	if err := o.moments(ctx, a); err != nil {
 		return err
+	}
+	if o.output == "" || o.output == "wide" {
+		o.elsewhere(ctx, a)
 	}
 	if o.follow {
 		return o.goOn(ctx, a)
 	}
-	events, _, err := o.read(ctx, 0, o.to)
+	events, err := o.read(ctx, a, nil)
 	if err != nil {
 		return err
 	}
@@ -187,7 +203,7 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 		return a.value(o.output, map[string]any{"items": events})
 	}
 	if len(events) == 0 {
-		a.note("No events found of cluster %s since %s.", name, humantime.FormatSeconds(o.from, a.zone))
+		o.none(a)
 		return nil
 	}
 	if o.table != "" {
@@ -195,6 +211,21 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 	}
 	o.write(a, a.stdio.Out, nil, events)
 	return nil
+}
+
+// none says that nothing was found, and what there may be all the same.
+func (o *history) none(a *app) {
+	since := ""
+	if !o.from.IsZero() {
+		since = " since " + humantime.FormatSeconds(o.from, a.zone)
+	}
+	a.note("No events found of cluster %s%s.", o.src.Cluster, since)
+	rows := func(k string) bool {
+		return slices.Contains([]catalog.EventKind{catalog.EventDelete, catalog.EventUpdate, catalog.EventInsert}, catalog.EventKind(k))
+	}
+	if o.minRows > 1 && (len(o.kinds) == 0 || slices.ContainsFunc(o.kinds, rows)) {
+		a.note("note: rows that were changed count from %d in one table and transaction on; see --min-rows", o.minRows)
+	}
 }
 
 // moments reads since and until by the source's clock.
@@ -228,190 +259,31 @@ func (o *history) moments(ctx context.Context, a *app) error {
 	return nil
 }
 
-// read gathers the events that are shown, from an LSN on, and where the next would be
-// looked for.
-func (o *history) read(ctx context.Context, from pg.LSN, to time.Time) ([]happened, pg.LSN, error) {
-	events, next := []happened{}, from
-	q := catalog.HistoryQuery{Timeline: pg.TimelineID(o.timeline), Since: o.from, Until: to, From: from, MinRows: max(o.minRows, 1)}
+// mostEvents bounds what is gathered before it is printed.
+const mostEvents = 100_000
+
+var errMore = errors.New("there are more events")
+
+// read gathers the events that are shown: all, or those that came since going.
+func (o *history) read(ctx context.Context, a *app, going *catalog.Going) ([]happened, error) {
+	events := []happened{}
+	q := catalog.HistoryQuery{
+		Timeline: pg.TimelineID(o.timeline), Since: o.from, Until: o.to, MinRows: max(o.minRows, 1), Undone: o.all, Going: going,
+		Spikes: len(o.kinds) == 0 || slices.Contains(o.kinds, string(catalog.EventSpike)),
+	}
 	err := o.reader.History(ctx, o.src, q, func(e catalog.Event, restorable bool) error {
-		next = max(next, e.LSN+1)
+		if len(events) == mostEvents {
+			return errMore
+		}
 		if o.wants(&e) {
 			events = append(events, happenedOf(e, restorable))
 		}
 		return nil
 	})
-	return events, next, err
-}
-
-// archivedLate is how long after something happened it is still printed.
-const archivedLate = time.Hour
-
-// settled is how long after something happened its names are stored for certain, as
-// long as the server answers.
-const settled = 5 * time.Second
-
-// goOn prints events as they come.
-func (o *history) goOn(ctx context.Context, a *app) error {
-	rt, err := a.runtime(ctx)
-	if err != nil {
-		return err
-	}
-	var widths []int
-	next, first, begin := pg.LSN(0), true, o.from
-	for {
-		now, err := rt.Clock(ctx, o.src)
-		var events []happened
-		if err == nil {
-			to := now.Add(-settled)
-			events, next, err = o.read(ctx, next, to)
-			// what was seen is not looked through again, and what is archived late is seen
-			if late := to.Add(-archivedLate); late.After(begin) {
-				o.from = late
-			}
-		}
-		if ctx.Err() != nil {
-			return a.watched(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		switch {
-		case o.output == "json":
-			for _, e := range events {
-				text, err := json.Marshal(e)
-				if err != nil {
-					return err
-				}
-				a.say("%s", text)
-			}
-		case o.output == "yaml":
-			for _, e := range events {
-				if !first {
-					a.say("---")
-				}
-				first = false
-				if err := a.value("yaml", e); err != nil {
-					return err
-				}
-			}
-		case len(events) > 0:
-			widths = o.write(a, a.stdio.Out, widths, events)
-		}
-		select {
-		case <-ctx.Done():
-			return a.watched(ctx)
-		case <-time.After(watchEvery):
+	if errors.Is(err, errMore) {
+		if err = nil; going == nil {
+			a.warn("there are more events than %d: from %s on they are left out; --since, --kind and --min-rows narrow it", mostEvents, humantime.FormatSeconds(events[len(events)-1].Time, a.zone))
 		}
 	}
-}
-
-// worst prints what destroyed most.
-func (o *history) worst(a *app, events []happened) {
-	var most *happened
-	for i := range events {
-		e := &events[i]
-		if e.weight > 0 && (most == nil || e.weight > most.weight || e.weight == most.weight && e.rows() > most.rows()) {
-			most = e
-		}
-	}
-	if most == nil {
-		return
-	}
-	a.say("Most destructive: %s, %s, xid %d", most.words(), humantime.FormatSeconds(most.Time, a.zone), most.XID)
-	if line := o.command(a, most); line != "" {
-		a.say("%s", line)
-	}
-	a.say("")
-}
-
-func (h *happened) rows() int64 {
-	if h.Rows == nil {
-		return 0
-	}
-	return *h.Rows
-}
-
-// words is what happened, on one line: "DELETE of 5000 rows in public.msg".
-func (h *happened) words() string {
-	s := h.told()
-	if h.Table != "" {
-		s += " in " + h.Table
-	}
-	return s
-}
-
-// told is what happened, without where.
-func (h *happened) told() string {
-	s := h.What
-	if h.Rows != nil {
-		mark := ""
-		switch {
-		case h.About:
-			mark = "~"
-		case h.AtLeast:
-			mark = "≥"
-		}
-		s += " of " + mark + count(int(*h.Rows), "row")
-	}
-	if h.RolledBack {
-		s += ", rolled back"
-	}
-	return s
-}
-
-// command restores to just before an event; "" where that cannot be.
-func (o *history) command(a *app, h *happened) string {
-	if h.weight == 0 || !h.Restorable {
-		return ""
-	}
-	s := fmt.Sprintf("    kbcli cluster restore %s-before --source-cluster %s --before-event %s", o.src.Cluster, o.src.Cluster, h.Event)
-	if o.src.Namespace != "default" {
-		s += " -n " + o.src.Namespace
-	}
-	if o.timeline != 0 {
-		s += fmt.Sprintf(" --timeline %d", o.timeline)
-	}
-	return s
-}
-
-// write prints a table, or goes on with one whose columns have widths already.
-func (o *history) write(a *app, w io.Writer, widths []int, events []happened) []int {
-	t := &table{header: []string{"EVENT", "TIME", "LSN", "XID", "DATABASE", "TABLE", "WHAT"}}
-	if o.output == "wide" {
-		t.header = append(t.header, "KIND", "TIMELINE")
-	}
-	for _, e := range events {
-		xid := ""
-		if e.XID != 0 {
-			xid = strconv.FormatUint(uint64(e.XID), 10)
-		}
-		row := []string{e.Event, humantime.FormatSeconds(e.Time, a.zone), e.LSN.String(), xid, e.Database, e.Table, e.told()}
-		if o.output == "wide" {
-			row = append(row, string(e.Kind), e.Timeline.String())
-		}
-		t.add(row...)
-	}
-	t.clean()
-	begins := widths == nil
-	if begins {
-		widths = make([]int, len(t.header))
-		widen(widths, t.header)
-	}
-	for _, r := range t.rows {
-		widen(widths, r)
-	}
-	if begins {
-		writeRow(w, widths, t.header)
-	}
-	for i, r := range t.rows {
-		writeRow(w, widths, r)
-		// of one transaction only once, below all it did
-		if i+1 < len(events) && events[i+1].LSN == events[i].LSN && o.command(a, &events[i+1]) != "" {
-			continue
-		}
-		if line := o.command(a, &events[i]); line != "" {
-			fmt.Fprintln(w, line)
-		}
-	}
-	return widths
+	return events, err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/restore"
@@ -21,14 +22,14 @@ func (f *fakeRuntime) History(_ context.Context, _ runtimes.Source, q catalog.Hi
 		return f.err
 	}
 	for _, e := range f.events {
-		if e.LSN < q.From || e.Time.Before(q.Since) || !q.Until.IsZero() && e.Time.After(q.Until) || e.Rows >= 0 && !e.About && uint64(e.Rows) < q.MinRows {
+		if q.Going != nil && e.Time.After(q.Going.Settled) || e.Time.Before(q.Since) || !q.Until.IsZero() && e.Time.After(q.Until) || e.Rows >= 0 && !e.About && uint64(e.Rows) < q.MinRows {
 			continue
 		}
 		if err := fn(e, e.LSN > 0x2000000); err != nil {
 			return err
 		}
 	}
-	if q.From != 0 {
+	if q.Going != nil {
 		return errEnd
 	}
 	return nil
@@ -62,11 +63,13 @@ func TestHistory(t *testing.T) {
 	point := row(8, catalog.EventRestorePoint, `restore point "x"`, "", -1)
 	point.XID, point.Database = 0, ""
 	two := row(7, catalog.EventDrop, "DROP TABLE", "u", -1)
-	b.events = []catalog.Event{old, late, undone, guess, least, index, row(6, catalog.EventInsert, "INSERT", "msg", 3000), row(7, catalog.EventDrop, "DROP TABLE", "t", -1), two, point}
+	spike := row(9, catalog.EventSpike, "spike", "msg", 900000)
+	spike.XID, spike.Spike = 0, &catalog.Spike{From: at.Add(-3 * time.Minute), Minutes: 3, Bytes: 600 << 20, Usual: 4 << 20}
+	b.events = []catalog.Event{old, late, undone, guess, least, index, row(6, catalog.EventInsert, "INSERT", "msg", 3000), row(7, catalog.EventDrop, "DROP TABLE", "t", -1), two, point, spike}
 	var got strings.Builder
 	for _, line := range []string{
 		"", "--table msg", "--table public.archive -o wide", "--all", "--kind insert,drop", "--min-rows 3000 --kind delete -o json",
-		"--kind update -o yaml", "--database other", "--since 2023-04-17T12:00:00Z", "--follow --kind delete", "-n ns --kind truncate",
+		"--kind update -o yaml", "--kind spike -o json", "--since earliest --kind gap", "--database other", "--since 2023-04-17T12:00:00Z", "--follow --kind delete", "-n ns --kind truncate",
 	} {
 		args := append([]string{"cluster", "history", "my-pg"}, strings.Fields(line)...)
 		out, errs, code := b.run(args...)
@@ -76,8 +79,10 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	golden(t, "history.txt", got.String())
-	b.want("", "error: there is no kind of event \"loss\": there are drop, truncate, rewrite, delete, update, insert, create, create-database, drop-database, tablespace, restore-point, timeline, parameters, gap\n",
+	b.want("", "error: there is no kind of event \"loss\": there are drop, truncate, rewrite, delete, update, insert, create, create-database, drop-database, tablespace, restore-point, timeline, parameters, spike, gap\n",
 		exitUsage, "cluster", "history", "my-pg", "--kind", "loss")
+	b.want("", "error: --follow goes on until ^C, and not --until a time\n", exitUsage, "cluster", "history", "c", "-f", "--until", "now")
+	b.want("", "error: --source-lineage is not for --backup, which has its own\n", exitUsage, "cluster", "restore", "new", "--backup", "b", "--source-lineage", "l")
 	b.want("", "error: missing cluster name\nnext: kbcli cluster history --help\n", exitUsage, "cluster", "history")
 	b.want("", "error: there is no output \"name\": there are json, yaml, wide\n", exitUsage, "cluster", "history", "c", "-o", "name")
 	b.want("", "error: \"xyz\" is not an event such as 0/3000028\nnext: kbcli cluster history my-pg\n", exitUsage,

@@ -120,6 +120,7 @@ func archived(s *v1alpha1.ClusterStatus) {
 		LastError: "put a tail: storage denied access: AccessDenied (HTTP 403)", LastErrorTime: since,
 		Gaps: []v1alpha1.Gap{{Timeline: 1, From: "0/2000000", To: "0/3000000", Reason: "the slot was lost", Time: micro("2023-04-17T11:57:30Z")}},
 	}
+	s.Branches = []v1alpha1.RecoverableWindow{{Timeline: 3, From: micro("2023-04-16T10:00:00Z"), To: micro("2023-04-16T11:00:00.5Z")}}
 	s.LastBackup, s.LastBackupTime = "b", since
 	s.Conditions = []metav1.Condition{
 		{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Running", Message: "the server takes connections", LastTransitionTime: since},

@@ -190,6 +190,9 @@ var rows = []row{
 	on("MissingWAL", func(_ *repository.MissingWALError, err error) saying {
 		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before the missing WAL, or after the next backup"}
 	}),
+	on("MinimalWAL", func(_ *restore.MinimalWALError, err error) saying {
+		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before that, or to one after the next backup"}
+	}),
 	on("TablespaceMade", func(_ *restore.TablespaceMadeError, err error) saying {
 		return saying{words: err.Error(), code: exitConflict, hint: "restore to a moment before that, or take a backup and restore to one after it"}
 	}),

@@ -56,7 +56,7 @@ func ofClusters[T any](in []T, clusters []string, of func(T) string) []T {
 func (a *app) policyTable(policies []*v1alpha1.BackupPolicy, namespaces, wide bool) *table {
 	t := &table{header: []string{"NAME", "DEFAULT", "CLUSTER", "CREATE-TIME", "STATUS"}}
 	if wide {
-		t.header = append(t.header, "REPOSITORY", "TTL", "LOGFILE", "LABELS", "MIN-BACKUPS", "MAX-BACKUPS", "MESSAGE")
+		t.header = append(t.header, "REPOSITORY", "TTL", "LOGFILE", "LABELS", "MIN-BACKUPS", "MAX-BACKUPS", "GRACE", "MESSAGE")
 	}
 	if namespaces {
 		t.header = append([]string{"NAMESPACE"}, t.header...)
@@ -65,7 +65,7 @@ func (a *app) policyTable(policies []*v1alpha1.BackupPolicy, namespaces, wide bo
 		row := []string{p.Name, strconv.FormatBool(p.IsDefault()), p.Spec.ClusterRef, a.at(p.CreationTimestamp.Time), string(p.Status.Phase)}
 		if wide {
 			row = append(row, p.Spec.BackupRepoName, p.Spec.Retention.TTL, strconv.FormatBool(p.Spec.Schedule.Logfile.Enable), labels(p),
-				number(int64(p.Spec.Retention.MinBackups)), number(int64(p.Spec.Retention.MaxBackups)), p.Status.Message)
+				number(int64(p.Spec.Retention.MinBackups)), number(int64(p.Spec.Retention.MaxBackups)), p.Spec.Retention.Grace, p.Status.Message)
 		}
 		if namespaces {
 			row = append([]string{p.Namespace}, row...)

@@ -25,6 +25,7 @@ import (
 type restoring struct {
 	time, source, backup string
 	lsn, xid, point      string
+	lineage              string
 	event                string // as cluster history names them; becomes lsn and exclusive
 	atLSN                pg.LSN // lsn and xid as they were read
 	atXID                pg.XID
@@ -72,6 +73,7 @@ moment can be said.`,
 	f.StringVar(&o.point, "restore-to-name", "", "the restore point, as pg_create_restore_point named it; the newest of that name")
 	f.StringVar(&o.event, "before-event", "", "just before this event of kbcli cluster history")
 	f.Uint32Var(&o.timeline, "timeline", 0, "the timeline to follow (default the newest)")
+	f.StringVar(&o.lineage, "source-lineage", "", "of several that had the source's name: the lineage, as kbcli cluster describe-backup tells it")
 	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target: a time, an LSN or a transaction")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and do nothing")
 	outputFlag(c, &o.output, "json|yaml")
@@ -112,6 +114,8 @@ func (o *restoring) check() error {
 		return usage("--source-cluster must be specified if specified %s", given).then("kbcli cluster list")
 	case o.exclusive && o.time == "" && o.lsn == "" && o.xid == "":
 		return usage("--exclusive is only for --restore-to-time, --restore-to-lsn and --restore-to-xid")
+	case o.lineage != "" && o.backup != "":
+		return usage("--source-lineage is not for --backup, which has its own")
 	case o.timeline != 0 && o.backup != "":
 		return usage("--timeline is not for --backup, which has its own")
 	case len(o.point) > 63:
@@ -230,7 +234,7 @@ func (a *app) admitName(ctx context.Context, o *restoring, name string) error {
 
 // findSource is the cluster whose past is asked for.
 func (o *restoring) findSource(ctx context.Context, s store.Store, namespace string) (runtimes.Source, error) {
-	src := runtimes.Source{Namespace: namespace, Cluster: o.source}
+	src := runtimes.Source{Namespace: namespace, Cluster: o.source, Lineage: o.lineage}
 	if o.backup == "" {
 		return src, nil
 	}

@@ -33,7 +33,7 @@ func (p *preview) summary() string {
 	line("Restore point", "%s   (%s, %s)", humantime.FormatExact(plan.Time, p.zone), p.utc(plan.Time), strings.Join(p.asides(), "; "))
 	line("Window", "%s", p.window())
 	line("Base backup", "%s (ended %s, %s%s)", plan.Backup, p.clock(plan.BackupTime, "15:04:05"), roughly(plan.BackupBytes), p.how())
-	line("Replay", "%s, %s, about %s", count(plan.Segments, "WAL segment"), roughly(plan.WALBytes), about(plan.Estimate))
+	line("Replay", "%s, %s, about %s", count(plan.Segments, "WAL segment"), roughly(plan.WALBytes), about(plan.Estimate.Total()))
 	switch {
 	case plan.LastKept != nil:
 		line("Last kept", "%s", p.commit(plan.LastKept))
@@ -49,6 +49,20 @@ func (p *preview) summary() string {
 		line("First lost", "everything after the backup")
 	default:
 		line("First lost", "nothing: no later commit is known")
+	}
+	if len(plan.Raised) > 0 {
+		var all []string
+		for _, s := range plan.Raised {
+			all = append(all, fmt.Sprintf("%s = %d", s.Name, s.Value))
+		}
+		line("Settings", "raised by the WAL: %s", strings.Join(all, ", "))
+	}
+	if n := len(plan.Made); n > 0 {
+		others := ""
+		if n > 1 {
+			others = fmt.Sprintf(" and %d more", n-1)
+		}
+		line("Tablespaces", "made on the way: %s%s; the new cluster has its own directories for them", plan.Made[0].Path, others)
 	}
 	for _, w := range plan.Warnings {
 		line("Warning", "%s", w)

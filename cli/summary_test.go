@@ -19,7 +19,8 @@ func pagePlan() *restore.Plan {
 		Window:     catalog.Window{Timeline: 1, From: clock("2023-04-17T11:55:48Z"), To: clock("2023-04-17T11:57:01Z")},
 		Backup:     "backup-default-my-pg-20230417195547",
 		BackupTime: clock("2023-04-17T11:55:48Z"), BackupBytes: 312_000_000,
-		StopLSN: 0x3000028, EndLSN: 0x3000028, Segments: 4, WALBytes: 61_000_000, Estimate: 6 * time.Second,
+		StopLSN: 0x3000028, EndLSN: 0x3000028, Segments: 4, WALBytes: 61_000_000, Records: 600_000,
+		Estimate:  restore.Estimate{FetchSeconds: 4.2, ReplaySeconds: 0.8, StartSeconds: 1, TotalSeconds: 6, LowSeconds: 4.5, HighSeconds: 8, Measured: true},
 		LastKept:  &restore.Commit{XID: 751, Time: clock("2023-04-17T11:56:39.812Z")},
 		FirstLost: &restore.Commit{XID: 752, Time: clock("2023-04-17T11:56:41.005Z"), Dropped: 1},
 	}
@@ -52,7 +53,7 @@ func TestSummary(t *testing.T) {
 			p.plan.LastKept.Time = clock("2023-04-17T15:59:59.5Z")
 			p.plan.FirstLost.Dropped = 12
 			p.now = clock("2023-04-19T16:30:00Z")
-			p.plan.Estimate = 50 * time.Minute
+			p.plan.Estimate.TotalSeconds = 3000
 		}},
 		{"a table by its name", func(p *preview) { p.plan.FirstLost.What = "DROP TABLE public.msg" }},
 		{"a clone", func(p *preview) { p.plan.Snapshot = "/srv/snapshots/s" }},
@@ -64,6 +65,13 @@ func TestSummary(t *testing.T) {
 		}},
 		{"a transaction, exclusive", func(p *preview) { p.target = catalog.Target{XID: 752, Exclusive: true} }},
 		{"a restore point", func(p *preview) { p.target = catalog.Target{Name: "before-upgrade"} }},
+		{"settings and tablespaces", func(p *preview) {
+			p.plan.Raised = []restore.Raised{{Name: "max_connections", Value: 200}, {Name: "max_worker_processes", Value: 12}}
+			p.plan.Made = []restore.MadeTablespace{{LSN: 0x2000028, Oid: 16400, Path: "/srv/fast"}}
+		}},
+		{"tablespaces", func(p *preview) {
+			p.plan.Made = []restore.MadeTablespace{{LSN: 0x2000028, Oid: 16400, Path: "/srv/fast"}, {LSN: 0x2000128, Oid: 16401, Path: "/srv/slow"}}
+		}},
 		{"UTC, just now", func(p *preview) { p.zone, p.now = time.UTC, p.plan.Time }},
 	} {
 		p := &preview{

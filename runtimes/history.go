@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/repository"
 )
 
 // HistoryReader is a Runtime that can read what the log of a cluster says happened.
@@ -14,4 +15,11 @@ type HistoryReader interface {
 	// fn in the order of the log. restorable tells whether the moment before an event
 	// can be gone back to. An error of fn ends it.
 	History(ctx context.Context, src Source, q catalog.HistoryQuery, fn func(e catalog.Event, restorable bool) error) error
+}
+
+// LineageLister is a Runtime that can tell which lineages there are under a name.
+type LineageLister interface {
+	// Lineages are those of all clusters that have or had a name, the newest last.
+	// Repositories that do not answer are told in the error, beside the others.
+	Lineages(ctx context.Context, namespace, cluster string) ([]repository.LineageInfo, error)
 }

@@ -4,6 +4,7 @@ package runtimes
 
 import (
 	"context"
+	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/retention"
@@ -16,11 +17,16 @@ type Expirer interface {
 	PlanExpiry(ctx context.Context, c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) (*Expiry, error)
 }
 
-// Expiry is a plan of a retention.
+// Expiry is a plan of a retention, and how far it has come.
 type Expiry struct {
 	Repository string
 	Lineage    string
 	Input      retention.Input
 	List       retention.List
-	Restoring  bool // somebody restores from the cluster: nothing goes meanwhile
+	// Step is what a look would do now: Marks are those that there are and those that
+	// it would add, Marked those that there are.
+	Step      retention.Step
+	Marked    retention.Marks
+	Grace     time.Duration
+	Restoring bool // somebody restores from the cluster: nothing goes meanwhile
 }

@@ -67,5 +67,8 @@ type Command struct {
 type SourceNotFoundError struct{ Source Source }
 
 func (e *SourceNotFoundError) Error() string {
+	if e.Source.Lineage != "" {
+		return "source cluster: " + e.Source.Cluster + " has no lineage " + e.Source.Lineage
+	}
 	return "source cluster: " + e.Source.Cluster + " not found"
 }

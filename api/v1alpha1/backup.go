@@ -107,6 +107,11 @@ type BackupStatus struct {
 	Duration metav1.Duration `json:"duration,omitzero"`
 	// Expiration is when retention may take the backup; none is never.
 	Expiration metav1.Time `json:"expiration,omitzero"`
+	// MarkedTime is when the retention marked the backup because nothing that is
+	// promised needs it; none: it is to stay. It is deleted at DeletionTime, unless it is
+	// promised again by then, and can be restored until then.
+	MarkedTime   metav1.Time `json:"markedTime,omitzero"`
+	DeletionTime metav1.Time `json:"deletionTime,omitzero"`
 
 	// TotalSize is in bytes: what the repository holds for this backup alone.
 	// FormatSize makes it readable.

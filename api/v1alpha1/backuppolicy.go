@@ -78,6 +78,14 @@ type RetentionSpec struct {
 	// +optional
 	TTL string `json:"ttl,omitempty"`
 
+	// Grace is how long what the retention lets go is only marked before it is deleted,
+	// a number of days or hours; 0h deletes at once. Until then it can be restored, and
+	// stays if the policy promises it again.
+	// +kubebuilder:validation:Pattern=`^[0-9]+[dDhH]$`
+	// +kubebuilder:default="1d"
+	// +optional
+	Grace string `json:"grace,omitempty"`
+
 	// MinBackups is how many scheduled backups stay at least, however old they are.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
@@ -243,6 +251,9 @@ func (p *BackupPolicy) SetDefaults() {
 	if s.Retention.TTL == "" {
 		s.Retention.TTL = "7d"
 	}
+	if s.Retention.Grace == "" {
+		s.Retention.Grace = DefaultGrace
+	}
 	for _, c := range []struct {
 		s    *Schedule
 		cron string
@@ -282,6 +293,9 @@ func (p *BackupPolicy) Validate() error {
 	}
 	if _, err := ParseTTL(s.Retention.TTL); err != nil {
 		l.invalid("spec.retention.ttl", s.Retention.TTL, reasonOf(s.Retention.TTL, err))
+	}
+	if _, err := ParseGrace(s.Retention.Grace); err != nil {
+		l.invalid("spec.retention.grace", s.Retention.Grace, reasonOf(s.Retention.Grace, err))
 	}
 	if r := s.Retention; r.MinBackups < 0 || r.MaxBackups < 0 {
 		l.invalid("spec.retention", "", "minBackups and maxBackups must not be negative")

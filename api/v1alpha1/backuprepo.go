@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"filippo.io/age"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -138,7 +139,7 @@ type S3Repo struct {
 
 // SealingSpec encrypts everything before it leaves the machine, with age.
 type SealingSpec struct {
-	// Recipients are public keys, age1… or ssh-…. Any one of them opens the repository.
+	// Recipients are public keys of age, age1…. Any one of them opens the repository.
 	// +required
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:items:Pattern=`^(age1|ssh-)`
@@ -278,6 +279,12 @@ func (s *S3Repo) validate(l *FieldErrors, path string) {
 	l.absolute(path+".credentialsFile", s.CredentialsFile)
 }
 
+// isRecipient tells whether s is one public key that data can be sealed to.
+func isRecipient(s string) bool {
+	keys, err := age.ParseRecipients(strings.NewReader(s))
+	return err == nil && len(keys) == 1 && strings.TrimSpace(s) == s
+}
+
 func (s *SealingSpec) validate(l *FieldErrors, path string) {
 	if len(s.Recipients) == 0 {
 		l.required(path + ".recipients")
@@ -287,8 +294,8 @@ func (s *SealingSpec) validate(l *FieldErrors, path string) {
 		switch {
 		case strings.HasPrefix(r, "AGE-SECRET-KEY-"):
 			l.forbidden(at, "is a private key: give the public one, age1…")
-		case !strings.HasPrefix(r, "age1") && !strings.HasPrefix(r, "ssh-"):
-			l.invalid(at, r, "is not a public key such as age1… or ssh-ed25519 …")
+		case !isRecipient(r):
+			l.invalid(at, r, "is not a public key of age, age1…, as age-keygen prints it")
 		}
 	}
 	l.absolute(path+".identityFile", s.IdentityFile)

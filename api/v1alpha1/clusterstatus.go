@@ -60,7 +60,10 @@ type ClusterStatus struct {
 	Archive *ArchiveStatus `json:"archive,omitempty"`
 	// Windows are the moments that can be restored, oldest first. Between two there is a gap.
 	Windows []RecoverableWindow `json:"windows,omitempty"`
-	Restore *RestoreStatus      `json:"restore,omitempty"`
+	// Branches are the windows of timelines that did not lead to the present one, such as
+	// what a server wrote that somebody went back on; a restore names the timeline.
+	Branches []RecoverableWindow `json:"branches,omitempty"`
+	Restore  *RestoreStatus      `json:"restore,omitempty"`
 
 	// LastBackup is the newest that was completed, LastBackupTime when that was.
 	LastBackup     string      `json:"lastBackup,omitempty"`

@@ -18,7 +18,7 @@ const policyHead = "apiVersion: dataprotection.kubeblocks.io/v1alpha1\nkind: Bac
 func TestDecodeErrors(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"near key", policyHead + "spec:\n  schedule:\n    logfile:\n      enabled: true\n", `9: unknown field "spec.schedule.logfile.enabled" (did you mean "enable"?)`},
-		{"far key", policyHead + "spec:\n  retention:\n    colour: red\n", `8: unknown field "spec.retention.colour" (known: ttl, minBackups, maxBackups)`},
+		{"far key", policyHead + "spec:\n  retention:\n    colour: red\n", `8: unknown field "spec.retention.colour" (known: ttl, grace, minBackups, maxBackups)`},
 		{"key in another case", policyHead + "spec:\n  clusterref: x\n", `7: unknown field "spec.clusterref" (did you mean "clusterRef"?)`},
 		{
 			"several", policyHead + "spec:\n  schedul: {}\n  retention: 7d\n  schedule:\n    logfile:\n      enable: yes\n",

@@ -65,7 +65,7 @@ func full() map[string]Object {
 		"backuprepo": &BackupRepo{ObjectMeta: meta("", "s3"), Spec: BackupRepoSpec{
 			Default: true,
 			S3:      &S3Repo{Endpoint: "https://s3.cn-northwest-1.amazonaws.com.cn", Region: "cn-northwest-1", Bucket: "demo", CredentialsFile: "/var/lib/kubeblocks/secrets/s3"},
-			Sealing: &SealingSpec{Recipients: []string{"age1qqq"}},
+			Sealing: &SealingSpec{Recipients: []string{"age1ujn5m3dns5rdk8ysv85d55ra7sy0w7qy4lhcyff80jm5eeq3xyusalj9wm"}},
 		}},
 		"addon": &Addon{ObjectMeta: meta("", "csi-s3"), Spec: AddonSpec{
 			Installable: InstallableSpec{Selectors: []AddonSelector{{Key: "KubeGitVersion", Operator: "Contains", Values: []string{"eks"}}}},
@@ -210,6 +210,8 @@ func TestValidate(t *testing.T) {
 
 		{"plain policy", policy(func(*BackupPolicySpec) {}), ""},
 		{"ttl", policy(func(s *BackupPolicySpec) { s.Retention.TTL = "7x" }), `spec.retention.ttl: "7x" is not a number of days or hours such as 7d or 168h`},
+		{"grace", policy(func(s *BackupPolicySpec) { s.Retention.Grace = "soon" }), `spec.retention.grace: "soon" is not a number of days or hours such as 7d or 168h`},
+		{"grace of centuries", policy(func(s *BackupPolicySpec) { s.Retention.Grace = "90000d" }), `spec.retention.grace: "90000d" is more than 36500d`},
 		{"ttl 0", policy(func(s *BackupPolicySpec) { s.Retention.TTL = "0d" }), `spec.retention.ttl: "0d" is no time at all: use at least 1h`},
 		{
 			"cron and archive", policy(func(s *BackupPolicySpec) { s.Schedule.Logfile.CronExpression = "@daily"; s.Archive.Mode = "fast" }),

@@ -31,6 +31,26 @@ var (
 // ParseTTL reads a number of days or hours, "7d" or "168h", in either case. It
 // is more than nothing and at most a hundred years.
 func ParseTTL(s string) (time.Duration, error) {
+	d, err := parseDays(s)
+	if err == nil && d == 0 {
+		err = fmt.Errorf("%q is no time at all: use at least 1h", s)
+	}
+	return d, err
+}
+
+// DefaultGrace is that of a policy which does not say one.
+const DefaultGrace = "1d"
+
+// ParseGrace reads how long what is let go is only marked: a number of days or hours
+// as ParseTTL, or none. No text is the default.
+func ParseGrace(s string) (time.Duration, error) {
+	if s == "" {
+		s = DefaultGrace
+	}
+	return parseDays(s)
+}
+
+func parseDays(s string) (time.Duration, error) {
 	if !ttlForm.MatchString(s) {
 		return 0, fmt.Errorf("%q is not a number of days or hours such as 7d or 168h", s)
 	}
@@ -41,9 +61,6 @@ func ParseTTL(s string) (time.Duration, error) {
 	n, err := strconv.ParseInt(s[:len(s)-1], 10, 64)
 	if err != nil || n > int64(maxTTL/unit) {
 		return 0, fmt.Errorf("%q is more than %dd", s, maxTTL/(24*time.Hour))
-	}
-	if n == 0 {
-		return 0, fmt.Errorf("%q is no time at all: use at least 1h", s)
 	}
 	return time.Duration(n) * unit, nil
 }

@@ -20,6 +20,18 @@ func TestParseTTL(t *testing.T) {
 	}
 }
 
+func TestParseGrace(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"": 24 * time.Hour, "0h": 0, "0D": 0, "2d": 48 * time.Hour, "6H": 6 * time.Hour, "36500d": maxTTL,
+		"0": -1, "d": -1, "1w": -1, "-1h": -1, "36501d": -1,
+	} {
+		got, err := ParseGrace(in)
+		if err == nil && got != want || (err == nil) != (want >= 0) {
+			t.Errorf("ParseGrace(%q) is %v, %v", in, got, err)
+		}
+	}
+}
+
 func TestParseCron(t *testing.T) {
 	from := time.Date(2023, 4, 17, 20, 0, 0, 0, time.FixedZone("", 8*3600)) // 12:00 UTC, a Monday
 	for in, want := range map[string]string{

@@ -99,6 +99,7 @@ func protect(t *testing.T, s *testpg.Server) *rig {
 	}
 	r.lineage, err = repo.CreateLineage(ctx, repository.LineageInfo{
 		Namespace: "default", Cluster: "t", SystemID: id.SystemID, Major: id.Version.Major(), SegmentSize: id.SegmentSize,
+		ChapterSegments: 2, // so that there are chapters without 4 GiB of WAL
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ import (
 // them. What PostgreSQL would do is computed from what pg_waldump says; what must be in
 // the tables from what the sessions wrote.
 func TestTargets(t *testing.T) {
-	restores, plans := 44, 1500
+	restores, plans := 52, 1500
 	if long() {
 		restores, plans = 1000, 20000
 	}
@@ -99,7 +99,9 @@ func TestTargets(t *testing.T) {
 	r2.follow(t, x.Server, false)
 	again.steps(30)
 	r2.backup(t, "c1")
-	again.steps(150)
+	again.steps(80)
+	time.Sleep(700 * time.Millisecond) // idle
+	again.steps(70)
 	again.newTimeline(nil)
 	again.steps(60)
 	r2.archived(t)
@@ -147,6 +149,11 @@ type targetOracle struct {
 
 func newTargetOracle(t *testing.T, r *rig, s *story, servers ...*testpg.Server) *targetOracle {
 	t.Helper()
+	made, err := catalog.NewRoller(r.lineage, func() error { return nil }).Roll(t.Context())
+	if err != nil || made == 0 {
+		t.Fatalf("%d chapters, %v", made, err)
+	}
+	t.Logf("%d chapters", made)
 	c, err := catalog.Load(t.Context(), r.lineage)
 	if err != nil {
 		t.Fatal(err)
@@ -184,10 +191,11 @@ func (o *targetOracle) run(restores, plans int) *restored {
 	kinds := map[string]int{}
 	began := time.Now()
 	var planning, restoring time.Duration
+	chosen, prepared := 0, 0 // restores on a timeline that was named, and with prepared transactions
 	for i := range plans {
 		tli := pg.TimelineID(0)
-		if all := slices.Sorted(maps.Keys(o.paths)); o.rand.IntN(4) == 0 {
-			tli = all[o.rand.IntN(len(all))]
+		if all := slices.Sorted(maps.Keys(o.paths)); len(all) > 1 && i%4 == 0 {
+			tli = all[1+o.rand.IntN(len(all)-1)]
 		}
 		target, kind := o.target(o.paths[tli])
 		target.Timeline = tli
@@ -196,11 +204,18 @@ func (o *targetOracle) run(restores, plans int) *restored {
 		if o.Failed() {
 			o.Fatalf("plan %d", i)
 		}
-		// restores are spread over kinds, seldom ones first
-		if p == nil || kinds[kind] > restores/len(targetKinds) || restores == sum(kinds) {
+		// restores are spread over kinds: none is ahead of another
+		ahead := slices.ContainsFunc(targetKinds, func(k string) bool { return kinds[k] < kinds[kind] })
+		if p == nil || ahead || restores == sum(kinds) {
 			continue
 		}
 		kinds[kind]++
+		if tli != 0 {
+			chosen++
+		}
+		if len(p.Prepared) > 0 {
+			prepared++
+		}
 		at := time.Now()
 		x := o.rig.execute(o.T, p)
 		o.judge(target, x)
@@ -215,10 +230,16 @@ func (o *targetOracle) run(restores, plans int) *restored {
 		}
 		last = x
 		restoring += time.Since(at)
+		if n := sum(kinds); n%100 == 0 {
+			o.Logf("%d restores, %s", n, time.Since(began).Truncate(time.Second))
+		}
 	}
 	o.Logf("%d plans, %s each; restores %v, %s each", plans, planning/time.Duration(plans), kinds, restoring/time.Duration(max(sum(kinds), 1)))
-	if last == nil || sum(kinds) < restores*3/4 {
+	if sum(kinds) != restores || len(kinds) != len(targetKinds) {
 		o.Fatalf("only %d restores", sum(kinds))
+	}
+	if o.Logf("%d of them on a named timeline, %d with prepared transactions", chosen, prepared); prepared == 0 || chosen == 0 && len(o.paths) > 1 {
+		o.Error("the restores were not of all kinds")
 	}
 	return last
 }
@@ -230,7 +251,7 @@ func sum(m map[string]int) (n int) {
 	return n
 }
 
-var targetKinds = []string{"time", "time-x", "lsn", "lsn-x", "xid", "xid-x", "name", "latest", "earliest", "backup"}
+var targetKinds = []string{"time", "time-x", "idle", "lsn", "lsn-x", "xid", "xid-x", "name", "latest", "earliest", "backup"}
 
 // target is a random one.
 func (o *targetOracle) target(x *truth) (catalog.Target, string) {
@@ -255,6 +276,12 @@ func (o *targetOracle) target(x *truth) (catalog.Target, string) {
 		case 1:
 			t.Time = t.Time.Add(time.Duration(o.rand.IntN(20000)) * time.Microsecond)
 		}
+	case "idle": // when nothing happened for long
+		t.Time = some(walRecord.ends).at
+		if idle := x.idle(); len(idle) > 0 {
+			r := idle[o.rand.IntN(len(idle))]
+			t.Time = r.at.Add(time.Duration(1+o.rand.Int64N(int64(idleLeast/time.Microsecond)-1)) * time.Microsecond)
+		}
 	case "lsn", "lsn-x":
 		t.LSN = r.start + pg.LSN(o.rand.IntN(3)*8*o.rand.IntN(8))
 		if across := x.across(); len(across) > 0 && o.rand.IntN(3) == 0 {
@@ -278,6 +305,25 @@ func (o *targetOracle) target(x *truth) (catalog.Target, string) {
 		t.Backup = x.backups[o.rand.IntN(len(x.backups))].Name
 	}
 	return t, kind
+}
+
+// idleLeast is how long nothing was committed or rolled back in an idle stretch.
+const idleLeast = 500 * time.Millisecond
+
+// idle are the last ends of transactions before the idle stretches of the story.
+func (x *truth) idle() []walRecord {
+	var out []walRecord
+	var before walRecord
+	for _, r := range x.records[x.story:] {
+		if !r.ends() {
+			continue
+		}
+		if d := r.at.Sub(before.at); !before.at.IsZero() && d > idleLeast && d < time.Minute { // more is the clock
+			out = append(out, before)
+		}
+		before = r
+	}
+	return out
 }
 
 // plan makes the plan of a target and holds it against the truth. It is nil where the

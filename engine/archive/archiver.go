@@ -84,9 +84,12 @@ type Status struct {
 	// the repository has not; zero where there is none.
 	LagSince   time.Time
 	SpoolBytes int64
-	Gaps       []repository.Gap // declared by this Archiver
-	LastError  error
-	ErrorTime  time.Time
+	Gaps       []repository.Gap // declared by this Archiver, or not in the repository yet
+	// Turns counts the stretches of WAL that the repository holds to their end: what is
+	// after a turn does not follow what was before. A catalog is loaded again after each.
+	Turns     int
+	LastError error
+	ErrorTime time.Time
 }
 
 // proof says that every commit acknowledged by time lies before lsn.

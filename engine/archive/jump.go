@@ -61,9 +61,14 @@ func (a *Archiver) loadJumps() error {
 	for _, d := range docs {
 		jumps[place{d.Timeline, d.End}] = jump{d.ToTimeline, d.To, d.Gap}
 	}
-	a.mu.Lock()
-	a.jumps = jumps
-	a.mu.Unlock()
+	a.update(func(st *Status) {
+		a.jumps, st.Gaps = jumps, nil
+		for _, j := range jumps {
+			if j.gap != nil {
+				st.Gaps = append(st.Gaps, *j.gap)
+			}
+		}
+	})
 	return nil
 }
 

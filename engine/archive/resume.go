@@ -260,7 +260,7 @@ func (a *Archiver) remembered(ctx context.Context) (place, error) {
 	return place{}, nil
 }
 
-// listEnd looks at every segment: the last that follows the one before, unless
+// listEnd looks at every segment, by the chapters where there are: the last that follows the one before, unless
 // what is missing was declared a gap.
 func (a *Archiver) listEnd(ctx context.Context) (place, error) {
 	gaps, err := a.cfg.Lineage.Gaps(ctx)
@@ -285,16 +285,21 @@ func (a *Archiver) listEnd(ctx context.Context) (place, error) {
 		return end
 	}
 	var end place
-	for g, err := range a.cfg.Lineage.Segments(ctx, pg.Segment{}) {
-		if err != nil {
-			return place{}, err
-		}
-		start := a.size.Start(g.Number)
-		if g.Timeline == end.tli && start != end.lsn && !declared(end.tli, end.lsn, start) {
+	chapters, err := a.cfg.Lineage.Chapters(ctx)
+	if err != nil {
+		return place{}, err
+	}
+	runs, err := a.cfg.Lineage.SegmentRuns(ctx, chapters)
+	if err != nil {
+		return place{}, err
+	}
+	for _, r := range runs {
+		start := a.size.Start(r.From)
+		if r.Timeline == end.tli && start != end.lsn && !declared(end.tli, end.lsn, start) {
 			a.cfg.Log.Warn("a hole in the archive; going on from there", "timeline", end.tli, "at", end.lsn)
 			return end, nil
 		}
-		end = place{g.Timeline, a.size.End(g.Number)}
+		end = place{r.Timeline, a.size.Start(r.To)}
 	}
 	// the newest timeline may have no whole segment yet
 	tlis, err := a.cfg.Lineage.Histories(ctx)

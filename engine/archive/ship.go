@@ -363,7 +363,10 @@ func (p *shipper) leave(end place, j jump) (longer *jump, err error) {
 	}
 	jumps := maps.Clone(a.jumps)
 	delete(jumps, end)
-	err = a.setJumps(jumps, func(*Status) { a.shipping = pg.Segment{Timeline: to.tli, Number: a.size.Number(to.lsn)} })
+	err = a.setJumps(jumps, func(st *Status) {
+		a.shipping = pg.Segment{Timeline: to.tli, Number: a.size.Number(to.lsn)}
+		st.Turns++
+	})
 	if err != nil {
 		return nil, err
 	}

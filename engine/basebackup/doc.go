@@ -36,6 +36,10 @@
 // not connect, an extension wrote what only it knows, wal_level was minimal, checksums
 // were switched) everything is read and the manifest says why.
 //
+// Who cannot open the sealed repository that he writes knows the base's list of files and
+// the indexes from his own copies. The server then begins a new segment of WAL when the
+// backup has begun, so that the one it began in has its index.
+//
 // Frames of which little is used any more are stored anew, a tenth of the data at most by
 // one backup, so that a restore never reads much more than there is.
 //

@@ -29,6 +29,9 @@ type Incremental struct {
 	// WAL gives what the WAL says on the way to lsn on timeline tli. It is called when
 	// the repository holds all of it.
 	WAL func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (WAL, error)
+	// Whole has WAL asked of whole segments alone: of others this machine has no index,
+	// nor can it read what it archived. The server is made to begin another segment.
+	Whole bool
 }
 
 // WAL is what the repository's WAL says on the way to one position.
@@ -93,7 +96,7 @@ func (b *backup) openBase(ctx context.Context, in *Incremental) error {
 	if m.Snapshot != nil {
 		return unknownf("backup %s is a snapshot, whose bytes are not in the repository", m.Name)
 	}
-	files, err := b.cfg.Lineage.Files(ctx, m)
+	files, err := b.cfg.Lineage.Known().Files(ctx, m)
 	if err != nil {
 		return lacking("the backup it would build on cannot be read", err)
 	}
@@ -139,10 +142,17 @@ func (b *backup) changes(ctx context.Context, in *Incremental, start client.Back
 		return nil, unknownf("backup %s is of another version of the catalogues", m.Name)
 	}
 	b.report("waiting for WAL")
-	if err := b.cfg.WaitWAL(ctx, start.Timeline, start.LSN); err != nil {
+	upto := start.LSN
+	if size := b.server.SegmentSize; in.Whole && size.Offset(upto) > longHeader && !b.server.InRecovery {
+		if _, err := b.conn.SQL().Exec(ctx, "select pg_catalog.pg_switch_wal()"); err != nil {
+			return nil, fmt.Errorf("begin another segment of WAL: %w", err)
+		}
+		upto = size.End(size.Number(upto))
+	}
+	if err := b.cfg.WaitWAL(ctx, start.Timeline, upto); err != nil {
 		return nil, fmt.Errorf("wait for the WAL before the backup: %w", err)
 	}
-	wal, err := in.WAL(ctx, start.Timeline, start.LSN)
+	wal, err := in.WAL(ctx, start.Timeline, upto)
 	if err != nil {
 		return nil, lacking("the way to it cannot be read", err)
 	}

@@ -54,6 +54,9 @@ type Lister interface {
 	// put or deleted meanwhile may or may not be seen. After an error
 	// nothing more is yielded.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
+	// ListAfter is List of the keys that are greater than after, which need
+	// not be a key: what comes before costs nothing. "" is List.
+	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 }
 
 // Reader reads.

@@ -81,9 +81,14 @@ func (m *Measured) String() string { return m.inner.String() }
 
 // List implements Store.
 func (m *Measured) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return m.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements Store.
+func (m *Measured) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		m.list.requests.Add(1)
-		for info, err := range m.inner.List(ctx, prefix) {
+		for info, err := range m.inner.ListAfter(ctx, prefix, after) {
 			m.list.ended(err)
 			if !yield(info, err) {
 				return

@@ -32,12 +32,19 @@ func (p *prefixed) under(key string) (string, error) {
 }
 
 func (p *prefixed) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return p.ListAfter(ctx, prefix, "")
+}
+
+func (p *prefixed) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
+	if after != "" {
+		after = p.prefix + "/" + after
+	}
 	return func(yield func(Info, error) bool) {
 		if err := CheckKey(p.prefix); err != nil {
 			yield(Info{}, err)
 			return
 		}
-		for info, err := range p.inner.List(ctx, p.prefix+"/"+prefix) {
+		for info, err := range p.inner.ListAfter(ctx, p.prefix+"/"+prefix, after) {
 			info.Key = strings.TrimPrefix(info.Key, p.prefix+"/")
 			if !yield(info, err) {
 				return

@@ -238,20 +238,21 @@ func (r *retrying) holds(ctx context.Context, key string, body Body) (bool, erro
 }
 
 func (r *retrying) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
+	return r.ListAfter(ctx, prefix, "")
+}
+
+func (r *retrying) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		p := r.patience(VerbList, prefix)
-		last, any := "", false
+		last := after // what was seen before the listing broke is not asked for again
 		for {
 			var broken error
-			for info, err := range r.inner.List(ctx, prefix) {
+			for info, err := range r.inner.ListAfter(ctx, prefix, last) {
 				if err != nil {
 					broken = err
 					break
 				}
-				if any && info.Key <= last {
-					continue // seen before the listing broke
-				}
-				last, any = info.Key, true
+				last = info.Key
 				p.progress()
 				if !yield(info, nil) {
 					return

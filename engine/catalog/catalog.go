@@ -14,6 +14,7 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -30,7 +31,11 @@ type Catalog struct {
 	inv     *inventory
 	beat    repository.Beat
 	indexes map[pg.Segment]*walindex.Index
+	held    int // transactions in them
 	details map[pg.Segment]*walindex.Index
+
+	chapters chapters
+	passed   []error // chapters that are damaged
 }
 
 // Load takes a snapshot. Damaged manifests, gaps, histories and a damaged beat are
@@ -136,7 +141,7 @@ func (c *Catalog) noBackup(name string) error {
 func (c *Catalog) Gaps() []repository.Gap { return c.gaps }
 
 // Grow tells that the repository now holds all WAL of tli before lsn from where
-// this Catalog ended, and that every commit acknowledged by proven is before it. What
+// this Catalog ended, or from its last gap, and that every commit acknowledged by proven is before it. What
 // is before that end already says nothing new, and a timeline that the Catalog has no
 // history of is left out: after a switch of timelines, and after a gap, Load again.
 func (c *Catalog) Grow(tli pg.TimelineID, lsn pg.LSN, proven time.Time) {
@@ -145,6 +150,11 @@ func (c *Catalog) Grow(tli pg.TimelineID, lsn pg.LSN, proven time.Time) {
 	size := c.inv.size
 	n := size.Number(lsn)
 	from, ok := c.inv.end(tli)
+	for _, g := range c.gaps { // what follows the newest may not be there yet
+		if g.ToTimeline == tli && g.To <= lsn && (!ok || size.Number(g.To) > from) {
+			from, ok = size.Number(g.To), true
+		}
+	}
 	if _, known := c.histories[tli]; !ok && !known && tli != 1 {
 		return
 	}
@@ -258,7 +268,7 @@ func (c *Catalog) endTime(ctx context.Context, p Path, m *repository.Manifest, e
 	}
 	// the last segment in which a transaction ended tells the rest
 	for n := c.inv.size.Number(max(end, 1) - 1); ; n-- {
-		x, err := c.index(ctx, p, n, end)
+		x, err := c.briefly(ctx, p, n, end, func(s *chapter.Segment) bool { return !s.Committed })
 		if errors.Is(err, repository.ErrSealed) {
 			return t, nil // this host cannot read what it archives
 		}

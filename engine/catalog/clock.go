@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -106,7 +108,11 @@ func (c *Catalog) stretches(ctx context.Context, r *Resolution) (all []*stretch,
 		cutTo = size.Start(end)
 	}
 	b := stretchBuilder{r: r}
-	err = c.eachIndex(ctx, r.Path, first, end, w.ToLSN, func(_ uint64, x *walindex.Index, err error) error {
+	will := func(s *chapter.Segment) bool {
+		to := size.End(s.Index.Segment.Number)
+		return s.Index.First >= w.FromLSN && (len(backups) == 0 || backups[0].lsn > to) && b.steady(s, to)
+	}
+	err = c.eachIndex(ctx, r.Path, first, end, w.ToLSN, will, func(_ uint64, x *walindex.Index, err error) error {
 		if isDamage(err) || errors.Is(err, repository.ErrSealed) {
 			return nil
 		}
@@ -145,6 +151,22 @@ func (c *Catalog) stretches(ctx context.Context, r *Resolution) (all []*stretch,
 type stretchBuilder struct {
 	r   *Resolution
 	all []*stretch
+}
+
+// steady tells that the clock was not set back in a segment and since before it, and that
+// recovery does not stop in it: then its latest end and its last are all that count.
+func (b *stretchBuilder) steady(s *chapter.Segment, to pg.LSN) bool {
+	if !s.Ended {
+		return true
+	}
+	if len(b.all) == 0 || slices.ContainsFunc(s.Index.Transactions, func(tx walindex.Transaction) bool { return tx.Kind == walscan.Prepare }) {
+		return false
+	}
+	cur, p, from := b.all[len(b.all)-1], b.r.Path, s.Index.First
+	const slack = clockSlack / time.Microsecond
+	return p.TimelineAt(cur.to) == p.TimelineAt(from) && p.TimelineAt(from) == p.TimelineAt(to-1) &&
+		s.Back <= pg.Timestamp(slack) && !s.Min.Time().Before(cur.hi.Add(-clockSlack)) &&
+		(cur.stop != nil || !b.r.Target.passes(&walindex.Transaction{Time: s.Max}))
 }
 
 func (b *stretchBuilder) add(s stamped) {

@@ -4,13 +4,25 @@
 // back to, and which byte of WAL a moment is.
 //
 //	manifests, histories ──▶ paths of timelines ─┐
-//	segments, tails ───────▶ inventory ──────────┼─▶ windows
+//	chapters, segments, tails ▶ inventory ───────┼─▶ windows
 //	indexes (or the WAL itself) ─▶ commits ──────┴─▶ a moment → Stop
 //
 // A Catalog is a snapshot that Load takes from the repository alone; Grow moves
 // its end as more is archived. Where an index is missing, partial or damaged, the
 // WAL is read instead, so that no answer rests on less than the WAL. A file-system
 // snapshot is a backup like any other where its files are, and none elsewhere.
+//
+// Chapters. Of WAL that is rolled up in chapters (engine/repository/chapter), which a
+// Roller makes as it becomes complete, Load lists the chapters and not the segments,
+// and an index is read only where its chapter does not say enough: to find a moment,
+// the segment in which it comes; for the history of a year, none, unless changes of fewer
+// rows than chapter.Rows are asked for. Answers are the same with them and without. A
+// chapter that is damaged is passed over; Resolve warns of it, and the Roller makes it again.
+//
+// That a segment is there a chapter tells as it was when it was written. Windows and
+// History believe it. Resolve does not: it lists what will be replayed, from the backup's
+// start to the stop, so that a segment which was removed by hand is found before a
+// recovery begins. It is then a hole like any other, and the target is resolved again.
 //
 // What a target means is what PostgreSQL's recovery_target_* of its kind means, and it is
 // always one record before recovery begins:
@@ -47,6 +59,17 @@
 //	TRUNCATE, SET TABLESPACE        changed; the tablespace tells which
 //	VACUUM FULL, CLUSTER, REFRESH   a row made and removed beside it
 //	ALTER TABLE that rewrites       so too, and rows are written into the new file
+//	SET UNLOGGED                    so too, and the new file has an init fork
+//	a database SET TABLESPACE       copied onto its own number, by no transaction's
+//
+// A DROP or TRUNCATE that was rolled back leaves no such list. It is known by what it did
+// to pg_class, and its tables by the locks that standbys are told of: those are in the WAL
+// alone, which is read for it only when it is asked for (HistoryQuery.Undone). A spike
+// is a minute with far more WAL than is usual (history_spike.go says how much).
+//
+// Names that change all the time are put together (MergeNames), and a full object follows
+// when the parts have become longer than it: what a query reads of before it begins
+// is never more than about twice all names.
 //
 // Paths. A path is one way through the timelines. The default leads to the newest;
 // Branches lists all. A window is a stretch of one path that has no hole.

@@ -33,6 +33,7 @@ const (
 	EventRestorePoint   EventKind = "restore-point"
 	EventTimeline       EventKind = "timeline"
 	EventParameters     EventKind = "parameters"
+	EventSpike          EventKind = "spike"
 	EventGap            EventKind = "gap" // the log is missing or cannot be read
 )
 
@@ -56,6 +57,8 @@ type Event struct {
 	About    bool   // Rows is what the server guessed
 	// RolledBack: nothing of it is in any restore.
 	RolledBack bool
+	at         pg.LSN // of the record that told it
+	Spike      *Spike // of a spike; Table and Rows are what had most of it, where that is known
 }
 
 // Destructive tells whether what there was is no more.
@@ -89,7 +92,29 @@ type HistoryQuery struct {
 	// MinRows is how many rows of one relation a transaction must have inserted,
 	// updated or deleted; 0 is 1.
 	MinRows uint64
+	// Undone also finds out which tables a DROP or TRUNCATE that was rolled back was of:
+	// the log of those transactions is read itself.
+	Undone bool
+	Spikes bool // also looks for them
+	// Going reads a history that grows, part by part: each query with the same one goes
+	// on where the one before ended, and Since is when the first begins. Of a transaction
+	// for which fn had an error everything is told again.
+	Going *Going
 }
+
+// Going is how far a history that grows was read.
+type Going struct {
+	// Settled ends the part before the first event that is stamped later: its names may
+	// not be stored yet. It is set before each query.
+	Settled time.Time
+
+	next   pg.LSN // before which everything was told
+	spikes spikes
+}
+
+// historyReach is how far a clock may have been set back so that what was stamped before
+// the end of a query is still found behind what was stamped after.
+const historyReach = time.Hour
 
 // History hands the events of one path of timelines to fn, in the order of the log,
 // those that were rolled back too. What of the log is missing or cannot be read is an
@@ -103,6 +128,7 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 	if !ok {
 		return nil
 	}
+	earliest := first
 	size := c.inv.size
 	if q.From != 0 {
 		first = max(first, size.Number(q.From))
@@ -110,139 +136,61 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 	if q.To != 0 {
 		last = min(last, size.Number(q.To-1)+1) // a record may end in the segment after
 	}
+	if q.Going != nil && q.Going.next != 0 {
+		// from the segment before on: there a transaction may have begun that ends now
+		q.Since, first = time.Time{}, max(first, size.Number(q.Going.next)-min(1, size.Number(q.Going.next)))
+	}
 	if !q.Since.IsZero() {
 		if first, err = c.firstSince(ctx, p, q.Since, first, last); err != nil {
 			return err
 		}
 	}
-	h := &historian{c: c, p: p, q: q, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
-	if h.names, err = c.namesFor(ctx, p, size.Start(first)); err != nil {
+	h := &historian{c: c, p: p, q: q, last: last, made: map[pg.XID][]walindex.Creation{}, truncated: map[pg.XID][]relKey{}, unlogged: map[pg.XID][]relKey{}, databases: map[pg.XID]*databaseChange{}, clock: q.Since}
+	if q.Spikes {
+		h.spikes = &spikes{}
+		if q.Going != nil {
+			h.spikes = &q.Going.spikes
+			h.spikes.growing = true
+		}
+		if err := h.usually(ctx, first, earliest); err != nil {
+			return err
+		}
+	}
+	if h.names, err = c.namesFor(ctx, p, size.Start(first), size.End(last)); err != nil {
 		return err
 	}
-	return c.eachDetailed(ctx, p, first, last, func(n uint64, x *walindex.Index, err error) error {
+	err = c.eachDetailed(ctx, p, first, last, h, func(n uint64, x *walindex.Index, err error) error {
 		var missing *repository.MissingWALError
 		switch {
 		case x == nil && err == nil || errors.As(err, &missing) || isDamage(err):
 			err = h.hole(n, err)
+			x = nil
 		case err == nil:
 			err = h.segment(ctx, x)
 		}
 		if err != nil {
 			return err
 		}
-		return h.tell(fn)
+		if err := h.tell(fn); err != nil {
+			return err
+		}
+		if g := q.Going; g != nil {
+			if x != nil {
+				g.next = max(g.next, x.Next)
+			} else {
+				g.next = max(g.next, size.Start(n+1))
+			}
+		}
+		if !q.Until.IsZero() && h.clock.After(q.Until.Add(historyReach)) {
+			return errEnough
+		}
+		return nil
 	})
-}
-
-// extent is the first and the last segment of a path that there is anything of.
-func (c *Catalog) extent(p Path) (first, last uint64, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	on := []pg.TimelineID{p.Timeline}
-	for _, e := range p.Entries {
-		on = append(on, e.Timeline)
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
 	}
-	note := func(from, to uint64) {
-		if !ok || from < first {
-			first = from
-		}
-		if !ok || to > last {
-			last = to
-		}
-		ok = true
-	}
-	for _, tli := range on {
-		for _, s := range c.inv.whole[tli] {
-			note(s.from, s.to-1)
-		}
-	}
-	for g, to := range c.inv.tails {
-		if slices.Contains(on, g.Timeline) && to > c.inv.size.Start(g.Number) {
-			note(g.Number, g.Number)
-		}
-	}
-	return first, last, ok
-}
-
-// endOf is how far segment n on p goes; its start if there is nothing of it.
-func (c *Catalog) endOf(p Path, n uint64) pg.LSN {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.inv.has(p.Segment(n)) {
-		return c.inv.size.End(n)
-	}
-	return min(p.reach(c.inv, c.inv.size.Start(n)), c.inv.size.End(n))
-}
-
-// firstSince finds a segment from which on everything that happened since a moment is.
-func (c *Catalog) firstSince(ctx context.Context, p Path, since time.Time, first, last uint64) (uint64, error) {
-	for to := last + 1; to > first; {
-		from := first
-		if to-first > batch {
-			from = to - batch
-		}
-		c.prefetch(ctx, p, from, to)
-		for n := to; n > from; n-- {
-			end := c.endOf(p, n-1)
-			if end == c.inv.size.Start(n-1) {
-				continue
-			}
-			x, err := c.index(ctx, p, n-1, end)
-			if isDamage(err) {
-				continue
-			}
-			if err != nil {
-				return 0, err
-			}
-			var newest pg.Timestamp
-			for i := range x.Transactions {
-				newest = max(newest, x.Transactions[i].Time)
-			}
-			if newest != 0 && newest.Time().Before(since) {
-				return n - 1, nil
-			}
-		}
-		to = from
-	}
-	return first, ctx.Err()
-}
-
-// eachDetailed hands the detailed indexes of segments first to last to fn, in order,
-// and fetches some ahead. nil without an error is a segment of which there is nothing.
-func (c *Catalog) eachDetailed(ctx context.Context, p Path, first, last uint64, fn func(n uint64, x *walindex.Index, err error) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var ahead [keepFetched]chan *walindex.Index
-	fetch := func(n uint64) {
-		ch := make(chan *walindex.Index, 1)
-		ahead[n%keepFetched] = ch
-		go func() {
-			var x *walindex.Index
-			if g := p.Segment(n); n <= last && c.has(g) {
-				x, _ = c.detailed(ctx, g) // what is wrong is told when it is its turn
-			}
-			ch <- x
-		}()
-	}
-	for n := first; n <= last && n < first+keepFetched; n++ {
-		fetch(n)
-	}
-	for n := first; n <= last; n++ {
-		x, err := <-ahead[n%keepFetched], ctx.Err()
-		if err != nil {
-			return err
-		}
-		if end := c.endOf(p, n); x == nil && end > c.inv.size.Start(n) {
-			x, err = c.Index(ctx, p, n, end)
-		}
-		if n+keepFetched <= last {
-			fetch(n + keepFetched)
-		}
-		if err := fn(n, x, err); err != nil {
-			return err
-		}
-	}
-	return nil
+	h.endSpikes()
+	return h.tell(fn)
 }
 
 // historian makes events of indexes.
@@ -254,14 +202,21 @@ type historian struct {
 
 	// by transaction or subtransaction, until it ends
 	made      map[pg.XID][]walindex.Creation
+	unlogged  map[pg.XID][]relKey // files of unlogged tables that were made
 	truncated map[pg.XID][]relKey
 	databases map[pg.XID]*databaseChange
 
 	clock  time.Time // of the newest transaction that ended so far
 	events []Event
 	inHole bool
+	ended  bool // by Going
+	spikes *spikes
 
 	creation, truncate int // of the index, the next that is to be noted
+
+	last    uint64     // segment that is asked for
+	chapter pg.Segment // the first segment of the one that was looked at last
+	carried []pg.XID   // what was noted before it and has not ended
 }
 
 // databaseChange is what a transaction did to databases.
@@ -274,15 +229,32 @@ func (h *historian) add(e Event) {
 	if e.Time.IsZero() {
 		e.Time = h.clock
 	}
-	e.Timeline = h.p.TimelineAt(e.LSN)
+	if e.Timeline = h.p.TimelineAt(e.LSN); e.at == 0 {
+		e.at = e.LSN
+	}
 	h.events = append(h.events, e)
 }
 
 // tell hands over what was gathered and is wanted.
 func (h *historian) tell(fn func(Event) error) error {
-	slices.SortStableFunc(h.events, func(a, b Event) int { return cmp.Compare(a.LSN, b.LSN) })
 	q := &h.q
+	slices.SortStableFunc(h.events, func(a, b Event) int {
+		if q.Going != nil {
+			return cmp.Compare(a.at, b.at) // what was told is all that came before
+		}
+		return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.at, b.at))
+	})
+	defer func() { h.events = h.events[:0] }()
 	for _, e := range h.events {
+		if g := q.Going; g != nil {
+			if e.Time.After(g.Settled) && e.at >= g.next {
+				g.next = e.at
+				return errEnough
+			}
+			if e.at < g.next {
+				continue
+			}
+		}
 		if q.From != 0 && e.LSN < q.From || q.To != 0 && e.LSN >= q.To {
 			continue
 		}
@@ -290,10 +262,12 @@ func (h *historian) tell(fn func(Event) error) error {
 			continue
 		}
 		if err := fn(e); err != nil {
+			if q.Going != nil {
+				q.Going.next = e.at // with what else its transaction did
+			}
 			return err
 		}
 	}
-	h.events = h.events[:0]
 	return nil
 }
 
@@ -309,8 +283,14 @@ func (h *historian) hole(n uint64, err error) error {
 		h.add(e)
 	}
 	h.inHole = true
+	if h.spikes != nil {
+		if b := h.spikes.stop(); b != nil {
+			h.spike(h.c.inv.size.Start(n), b)
+		}
+	}
 	clear(h.made)
 	clear(h.truncated)
+	clear(h.unlogged)
 	clear(h.databases)
 	return nil
 }
@@ -336,10 +316,16 @@ func (h *historian) segment(ctx context.Context, x *walindex.Index) error {
 		return d
 	}
 	for _, d := range x.DatabasesMade {
+		if d.FileCopy && d.SrcDB == d.DatabaseCreate.DB {
+			continue // it moves, and what it left goes by nobody's number
+		}
 		m := of(d.XID, d.Start)
 		m.made = append(m.made, d.DB)
 	}
 	for _, d := range x.DatabasesDropped {
+		if d.XID == 0 {
+			continue
+		}
 		m := of(d.XID, d.Start)
 		m.dropped = append(m.dropped, d.DB)
 	}
@@ -350,6 +336,7 @@ func (h *historian) segment(ctx context.Context, x *walindex.Index) error {
 		}
 		h.clock = tx.Time.Time()
 		h.upTo(x, tx.Start)
+		h.count(tx)
 		if err := h.transaction(ctx, tx); err != nil {
 			return err
 		}
@@ -362,8 +349,11 @@ func (h *historian) segment(ctx context.Context, x *walindex.Index) error {
 // upTo notes which files were made, and tables emptied, by an LSN.
 func (h *historian) upTo(x *walindex.Index, end pg.LSN) {
 	for ; h.creation < len(x.Creations) && x.Creations[h.creation].Start < end; h.creation++ {
-		if m := x.Creations[h.creation]; m.Fork == pg.MainFork {
+		switch m := x.Creations[h.creation]; m.Fork {
+		case pg.MainFork:
 			h.made[m.XID] = append(h.made[m.XID], m)
+		case pg.InitFork:
+			h.unlogged[m.XID] = append(h.unlogged[m.XID], relKey{m.Rel.DB, m.Rel.Rel})
 		}
 	}
 	for ; h.truncate < len(x.Truncates) && x.Truncates[h.truncate].Start < end; h.truncate++ {
@@ -385,6 +375,11 @@ func (h *historian) others(x *walindex.Index) {
 	for _, p := range x.Parameters {
 		h.add(Event{LSN: p.Start, Kind: EventParameters, Rows: -1, What: fmt.Sprintf("max_connections=%d max_worker_processes=%d max_wal_senders=%d max_prepared_transactions=%d max_locks_per_transaction=%d",
 			p.MaxConnections, p.MaxWorkerProcesses, p.MaxWalSenders, p.MaxPreparedXacts, p.MaxLocksPerXact)})
+	}
+	for _, d := range x.DatabasesMade {
+		if d.FileCopy && d.SrcDB == d.DatabaseCreate.DB {
+			h.add(Event{LSN: d.Start, XID: d.XID, Kind: EventRewrite, What: "ALTER DATABASE SET TABLESPACE", Database: h.databaseName(d.DatabaseCreate.DB, d.Start), Rows: -1})
+		}
 	}
 	for _, t := range x.Tablespaces {
 		h.add(Event{LSN: t.Start, Kind: EventTablespace, What: "CREATE TABLESPACE at " + t.Path, Rows: -1})

@@ -22,7 +22,10 @@ import (
 	"github.com/kbcli/kbcli/internal/testpg"
 )
 
-var file = regexp.MustCompile(`\d+/\d+/\d+`)
+var (
+	file     = regexp.MustCompile(`\d+/\d+/\d+`)
+	spaceOid = regexp.MustCompile(`TABLESPACE \d+`)
+)
 
 // what is an event in short.
 func what(e Event) string {
@@ -45,61 +48,17 @@ func what(e Event) string {
 	return s
 }
 
-// step is something that is done, and the events it is. Before the names are stored
-// again all that has no space between was done.
-type step struct {
-	sql  string
-	want []string
-}
-
-func historySteps() []step {
-	return []step{
-		{"create table msg (id int primary key, v text); insert into msg select i, repeat('x', 20) from generate_series(1, 5000) i; analyze msg", []string{"create: CREATE TABLE postgres.public.msg", "insert: INSERT postgres.public.msg 5000"}},
-		{"delete from msg where id > 4000", []string{"delete: DELETE postgres.public.msg 1000"}},
-		{"begin; delete from msg; rollback", []string{"delete: DELETE postgres.public.msg 4000 rolled back"}},
-		{"update msg set v = 'y' where id <= 2000", []string{"update: UPDATE postgres.public.msg 2000"}},
-		{"delete from msg where id <= 100", nil},
-		{"begin; delete from msg where id <= 1000; savepoint s; delete from msg where id <= 2000; savepoint t; delete from msg; rollback to t; commit", []string{"delete: DELETE postgres.public.msg 2000 rolled back", "delete: DELETE postgres.public.msg 1900"}},
-		{"insert into msg select i, 'z' from generate_series(1, 2000) i; analyze msg", []string{"insert: INSERT postgres.public.msg 2000"}},
-		{"vacuum full msg", []string{"rewrite: VACUUM FULL or CLUSTER postgres.public.msg"}},
-		{"cluster msg using msg_pkey", []string{"rewrite: VACUUM FULL or CLUSTER postgres.public.msg"}},
-		{"alter table msg alter id type bigint", []string{"rewrite: ALTER TABLE, which wrote all rows anew postgres.public.msg"}},
-		{"reindex table msg; analyze msg", []string{"rewrite: REINDEX postgres.public.msg_pkey"}},
-		{"truncate msg", []string{"truncate: TRUNCATE postgres.public.msg 4000 about"}},
-		{"insert into msg select i, 'z' from generate_series(1, 2000) i; analyze msg", []string{"insert: INSERT postgres.public.msg 2000"}},
-		{"begin; truncate msg; insert into msg values (1); commit", []string{"truncate: TRUNCATE postgres.public.msg 2000 about"}},
-		{"begin; truncate msg; rollback", nil},
-		{"begin; drop table msg; create table msg (id int); commit", []string{"drop: DROP TABLE postgres.public.msg", "create: CREATE TABLE postgres.public.msg"}},
-		{"create index on msg (id)", []string{"create: CREATE INDEX postgres.public.msg_id_idx"}},
-		{"drop index msg_id_idx", []string{"drop: DROP INDEX postgres.public.msg_id_idx"}},
-		{"create materialized view mv as select generate_series(1, 1500) i", []string{"create: CREATE MATERIALIZED VIEW postgres.public.mv", "insert: INSERT postgres.public.mv 1500"}},
-		{"refresh materialized view mv", []string{"rewrite: REFRESH MATERIALIZED VIEW postgres.public.mv"}},
-		{"create schema s; create table s.a (i serial primary key, t text)", []string{"create: CREATE TABLE postgres.s.a"}},
-		{"drop schema s cascade", []string{"drop: DROP TABLE postgres.s.a"}},
-		{"create table gone (i int); drop table gone", []string{"drop: DROP TABLE postgres.FILE"}},
-		{"create table quick (i int); insert into quick values (1); truncate quick", []string{"truncate: TRUNCATE postgres.public.quick"}},
-		{"alter table msg rename to letters", nil},
-		{"insert into letters select generate_series(1, 1200)", []string{"insert: INSERT postgres.public.letters 1200"}},
-		{"begin; delete from letters; prepare transaction 'p'", nil},
-		{"create table noise (i int)", []string{"create: CREATE TABLE postgres.public.noise"}},
-		{"commit prepared 'p'", []string{"delete: DELETE postgres.public.letters 1200"}},
-		{"create table t2 (i int); insert into t2 values (1)", []string{"create: CREATE TABLE postgres.public.t2"}},
-		{"drop table t2, letters", []string{"drop: DROP TABLE postgres.public.letters", "drop: DROP TABLE postgres.public.t2"}},
-		{"select pg_create_restore_point('before')", []string{"restore-point: restore point \"before\""}},
-		{"create database other", []string{"create-database: CREATE DATABASE other"}},
-		{"drop database other", []string{"drop-database: DROP DATABASE other"}},
-	}
-}
-
 // Each kind of event is recognised, with its table and its rows.
 func TestHistory(t *testing.T) {
-	for _, major := range []int{13, 15, 18} {
-		t.Run(fmt.Sprint(major), func(t *testing.T) { testHistory(t, major) })
+	for _, level := range []string{"replica", "logical"} {
+		for _, major := range []int{13, 15, 18} {
+			t.Run(fmt.Sprint(major, "/", level), func(t *testing.T) { testHistory(t, major, level) })
+		}
 	}
 }
 
-func testHistory(t *testing.T, major int) {
-	s := testpg.Start(t, testpg.Options{Major: major, SegmentSizeMB: 1, Settings: map[string]string{"autovacuum": "off", "max_prepared_transactions": "5", "wal_keep_size": "4GB", "max_wal_size": "4GB"}})
+func testHistory(t *testing.T, major int, level string) {
+	s := testpg.Start(t, testpg.Options{Major: major, SegmentSizeMB: 1, Settings: map[string]string{"wal_level": level, "autovacuum": "off", "max_prepared_transactions": "5", "wal_keep_size": "4GB", "max_wal_size": "4GB"}})
 	lsn := func() pg.LSN {
 		t.Helper()
 		var text string
@@ -137,9 +96,14 @@ func testHistory(t *testing.T, major int) {
 	store(true)
 	var want [][]string
 	var ends []pg.LSN
-	for _, p := range historySteps() {
+	steps := slices.DeleteFunc(historySteps(), func(p step) bool { return p.from > major })
+	space := filepath.Join(s.SocketDir, "space")
+	l.must(os.Mkdir(space, 0o700))
+	uid, gid := testpg.Owner(t)
+	l.must(os.Chown(space, uid, gid))
+	for _, p := range steps {
 		conn := s.Conn(t, "postgres")
-		for sql := range strings.SplitSeq(p.sql, "; ") {
+		for sql := range strings.SplitSeq(strings.ReplaceAll(p.sql, "SPACE", space), "; ") {
 			if _, err := conn.Exec(t.Context(), sql); err != nil {
 				t.Fatalf("%s: %v", sql, err)
 			}
@@ -168,15 +132,15 @@ func testHistory(t *testing.T, major int) {
 	l.tail(1, w.first+uint64(k), 0, int(mib.Offset(w.end)), w.segments[k])
 	c := l.load()
 	var got []Event
-	l.must(c.History(t.Context(), HistoryQuery{MinRows: 1000}, func(e Event) error {
+	l.must(c.History(t.Context(), HistoryQuery{MinRows: 1000, Undone: true}, func(e Event) error {
 		got = append(got, e)
 		return nil
 	}))
 	at := 0
-	for i, p := range historySteps() {
+	for i, p := range steps {
 		var have []string
 		for ; at < len(got) && got[at].LSN < ends[i]; at++ {
-			have = append(have, what(got[at]))
+			have = append(have, spaceOid.ReplaceAllString(strings.ReplaceAll(what(got[at]), space, "SPACE"), "TABLESPACE OID"))
 		}
 		if diff := cmp.Diff(want[i], have); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", p.sql, diff)

@@ -22,17 +22,18 @@ const (
 // xactEvents are the events of one transaction while they are made.
 type xactEvents struct {
 	*historian
-	tx      *walindex.Transaction
-	made    []walindex.Creation
-	trunc   []relKey
-	class   map[pg.Oid]walindex.RowCounts // what it did to pg_class, by database
-	rewrote map[relKey]bool               // files with the rows of files that went
-	renewed map[relKey]bool               // relations that have them, by oid
+	tx       *walindex.Transaction
+	made     []walindex.Creation
+	trunc    []relKey
+	unlogged []relKey
+	class    map[pg.Oid]walindex.RowCounts // what it did to pg_class, by database
+	rewrote  map[relKey]bool               // files with the rows of files that went
+	renewed  map[relKey]bool               // relations that have them, by oid
 }
 
 // transaction makes the events of one that ended.
 func (h *historian) transaction(ctx context.Context, tx *walindex.Transaction) error {
-	x := &xactEvents{historian: h, tx: tx, made: claim(h.made, tx), trunc: claim(h.truncated, tx), class: map[pg.Oid]walindex.RowCounts{}, rewrote: map[relKey]bool{}, renewed: map[relKey]bool{}}
+	x := &xactEvents{historian: h, tx: tx, made: claim(h.made, tx), trunc: claim(h.truncated, tx), unlogged: claim(h.unlogged, tx), class: map[pg.Oid]walindex.RowCounts{}, rewrote: map[relKey]bool{}, renewed: map[relKey]bool{}}
 	d := h.databases[tx.XID]
 	if d == nil && tx.Changes == nil && len(tx.Dropped) == 0 && len(x.made) == 0 {
 		return nil
@@ -52,6 +53,10 @@ func (h *historian) transaction(ctx context.Context, tx *walindex.Transaction) e
 		x.adopt()
 		x.dropped()
 		x.created(d)
+	} else if x.q.Undone {
+		if err := x.undone(ctx); err != nil {
+			return err
+		}
 	}
 	x.rows()
 	return nil
@@ -82,7 +87,12 @@ func (x *xactEvents) of(e Event, db pg.Oid, r *RelationName) Event {
 }
 
 func (x *xactEvents) databaseName(db pg.Oid) string {
-	if name := x.names.database(db, x.tx.Start); name != "" {
+	return x.historian.databaseName(db, x.tx.Start)
+}
+
+// databaseName is what a database is called, or its number.
+func (h *historian) databaseName(db pg.Oid, lsn pg.LSN) string {
+	if name := h.names.database(db, lsn); name != "" {
 		return name
 	}
 	if db == 0 {
@@ -108,16 +118,10 @@ func (x *xactEvents) database(ctx context.Context, d *databaseChange) error {
 			continue // by initdb
 		}
 		e := x.event(EventCreateDatabase, "CREATE DATABASE")
-		if slices.Contains(d.dropped, db) {
-			e.What, e.Kind = "ALTER DATABASE SET TABLESPACE", EventRewrite
-		}
 		e.Database = x.databaseName(db)
 		x.add(e)
 	}
 	for _, db := range d.dropped {
-		if slices.Contains(d.made, db) {
-			continue
-		}
 		// its files go before the end of the transaction, and before they go nobody can
 		// connect to it any more
 		e := x.event(EventDropDatabase, "DROP DATABASE")
@@ -126,7 +130,7 @@ func (x *xactEvents) database(ctx context.Context, d *databaseChange) error {
 		if e.LSN, err = x.dropStart(ctx, x.tx.XID, d.start); err != nil && !isDamage(err) {
 			return err
 		}
-		e.Database = x.databaseName(db)
+		e.Database, e.at = x.databaseName(db), x.tx.Start
 		x.add(e)
 	}
 	return nil
@@ -250,6 +254,8 @@ func (x *xactEvents) judge(db pg.Oid, r *RelationName) (Event, bool) {
 	switch {
 	case r.Kind == 'm':
 		what = "REFRESH MATERIALIZED VIEW"
+	case slices.Contains(x.unlogged, relKey{db, now.File}):
+		what = "ALTER TABLE SET UNLOGGED"
 	case x.inserted(db, now.File) > 0:
 		what = "ALTER TABLE, which wrote all rows anew"
 	}

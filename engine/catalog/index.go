@@ -15,8 +15,12 @@ import (
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
-// keepIndexes bounds how many decoded indexes are kept.
-const keepIndexes = 1024
+// keepIndexes bounds how many decoded indexes are kept, and keepHeld how many
+// transactions in them, of some 100 bytes each.
+const (
+	keepIndexes = 1024
+	keepHeld    = 500_000
+)
 
 // keepDetails bounds how many detailed indexes that had to be made are kept: whoever
 // reads one segment after another wants the one before.
@@ -147,10 +151,15 @@ func (c *Catalog) has(g pg.Segment) bool {
 func (c *Catalog) keep(g pg.Segment, x *walindex.Index) *walindex.Index {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.indexes) >= keepIndexes {
+	if old := c.indexes[g]; old != nil {
+		return old
+	}
+	if len(c.indexes) >= keepIndexes || c.held+len(x.Transactions) > keepHeld {
 		clear(c.indexes)
+		c.held = 0
 	}
 	c.indexes[g] = x
+	c.held += len(x.Transactions)
 	return x
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 )
 
 // span is a run of whole segments of one timeline: the numbers [from, to).
@@ -16,13 +17,14 @@ type span struct{ from, to uint64 }
 
 // inventory says which WAL there is.
 type inventory struct {
-	size  pg.SegmentSize
-	whole map[pg.TimelineID][]span
-	tails map[pg.Segment]pg.LSN // how far the tails of a segment reach from its start
+	size     pg.SegmentSize
+	whole    map[pg.TimelineID][]span
+	tails    map[pg.Segment]pg.LSN // how far the tails of a segment reach from its start
+	chapters map[pg.Segment]chapter.Name
 }
 
 func loadInventory(ctx context.Context, l *repository.Lineage) (*inventory, error) {
-	inv := &inventory{size: l.Info().SegmentSize, whole: map[pg.TimelineID][]span{}, tails: map[pg.Segment]pg.LSN{}}
+	inv := &inventory{size: l.Info().SegmentSize, whole: map[pg.TimelineID][]span{}, tails: map[pg.Segment]pg.LSN{}, chapters: map[pg.Segment]chapter.Name{}}
 	// tails first: one that becomes a segment meanwhile is seen as both, not as neither
 	ts, err := l.Tails(ctx, nil)
 	if err != nil {
@@ -37,17 +39,25 @@ func loadInventory(ctx context.Context, l *repository.Lineage) (*inventory, erro
 		_, inv.tails[g] = repository.Chain(ts[i:j], inv.size.Start(g.Number))
 		i = j
 	}
-	for g, err := range l.Segments(ctx, pg.Segment{}) {
-		if err != nil {
-			return nil, err
+	// chapters before segments: they go before their segments do
+	chapters, err := l.Chapters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	runs, err := l.SegmentRuns(ctx, chapters)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range runs {
+		inv.addSpan(r.Timeline, span{r.From, r.To})
+	}
+	for _, n := range chapters {
+		if inv.has(n.First) {
+			inv.chapters[n.First] = n
 		}
-		inv.add(g.Segment)
 	}
 	return inv, nil
 }
-
-// add notes a whole segment. It is quick when segments come in order.
-func (inv *inventory) add(g pg.Segment) { inv.addSpan(g.Timeline, span{g.Number, g.Number + 1}) }
 
 func (inv *inventory) addSpan(tli pg.TimelineID, s span) {
 	spans := inv.whole[tli]
@@ -82,13 +92,22 @@ func (inv *inventory) end(tli pg.TimelineID) (n uint64, ok bool) {
 	return n, ok
 }
 
-func (inv *inventory) has(g pg.Segment) bool {
-	for _, s := range inv.whole[g.Timeline] {
-		if g.Number >= s.from && g.Number < s.to {
-			return true
+func (inv *inventory) has(g pg.Segment) bool { return inv.wholeTo(g) > g.Number }
+
+// wholeTo is how far whole segments go on from g: the number of the first that is not
+// there.
+func (inv *inventory) wholeTo(g pg.Segment) uint64 {
+	spans := inv.whole[g.Timeline]
+	i, _ := slices.BinarySearchFunc(spans, g.Number, func(s span, n uint64) int {
+		if s.to <= n {
+			return -1
 		}
+		return 1
+	})
+	if i < len(spans) && spans[i].from <= g.Number {
+		return spans[i].to
 	}
-	return false
+	return g.Number
 }
 
 // timelines lists those of which there is any WAL, ascending.

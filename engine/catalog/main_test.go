@@ -4,6 +4,9 @@ package catalog
 
 import (
 	"bytes"
+	"flag"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -16,6 +19,21 @@ import (
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
+
+// chapterLength is how many segments make a chapter in a new world, and load makes them
+// first; 0 is no chapters.
+var chapterLength uint64
+
+// TestMain runs everything twice: answered from indexes, and from chapters.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if f := flag.Lookup("test.bench"); f != nil && f.Value.String() != "" {
+		os.Exit(code)
+	}
+	chapterLength = 1
+	fmt.Println("again, with chapters")
+	os.Exit(max(code, m.Run()))
+}
 
 const mib = pg.SegmentSize(1 << 20)
 
@@ -45,6 +63,9 @@ func newWorld(t *testing.T, info repository.LineageInfo) *world {
 		info = repository.LineageInfo{SystemID: 1, Major: 15, SegmentSize: mib}
 	}
 	info.Cluster = "c"
+	if info.ChapterSegments == 0 {
+		info.ChapterSegments = chapterLength
+	}
 	l, err := r.CreateLineage(t.Context(), info)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +105,7 @@ func (w *world) segment(tli pg.TimelineID, n uint64, x walindex.Index) {
 	for _, tx := range x.Transactions {
 		x.Last = max(x.Last, tx.Start)
 	}
-	x.Next = mib.End(n) + 40
+	x.Next, x.Detailed = mib.End(n)+40, x.Detailed || chapterLength > 0
 	w.put(x.Segment, nothing)
 	w.must(w.l.PutIndex(w.Context(), x.Segment, x.Encode()))
 }
@@ -106,9 +127,20 @@ func (w *world) backup(name string, tli pg.TimelineID, start, stop pg.LSN, secon
 
 func (w *world) load() *Catalog {
 	w.Helper()
+	if chapterLength > 0 {
+		w.roll()
+	}
 	c, err := Load(w.Context(), w.l)
 	w.must(err)
 	return c
+}
+
+// roll makes the chapters that can be made.
+func (w *world) roll() (made int) {
+	w.Helper()
+	made, err := NewRoller(w.l, func() error { return nil }).Roll(w.Context())
+	w.must(err)
+	return made
 }
 
 // find gives the key of the only object whose key contains part.

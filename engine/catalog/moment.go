@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -92,7 +93,9 @@ func (c *Catalog) hides(ctx context.Context, t Target, p Path, w Window) (bool, 
 	if last-first >= searchBack {
 		first = last - searchBack + 1
 	}
-	err := c.eachIndex(ctx, p, first, last+1, w.ToLSN, func(_ uint64, x *walindex.Index, err error) error {
+	err := c.eachIndex(ctx, p, first, last+1, w.ToLSN, func(s *chapter.Segment) bool {
+		return !s.Ended || !t.passes(&walindex.Transaction{Time: s.Max})
+	}, func(_ uint64, x *walindex.Index, err error) error {
 		if isDamage(err) || errors.Is(err, repository.ErrSealed) {
 			return nil
 		}

@@ -48,27 +48,34 @@ type naming struct {
 // keepFetched is how many objects are fetched at once.
 const keepFetched = 8
 
+// namesAfter is how many objects are read at most of those behind what is asked for:
+// what was made last is named by them, and what it was that was dropped last.
+const namesAfter = 16
+
+// errNamesMoved says that names were put together while they were read.
+var errNamesMoved = errors.New("names were put together since they were listed")
+
 // namesFor reads the names that hold on p from one position to another: those before
-// from, and all later ones up to the end of what is there. What is damaged or sealed is
-// passed over: numbers are shown in its place.
-func (c *Catalog) namesFor(ctx context.Context, p Path, from pg.LSN) (*naming, error) {
-	n := &naming{
-		relations: map[relKey][]called{}, files: map[relKey][]called{}, byName: map[relName][]pg.Oid{},
-		databases: map[pg.Oid][]struct {
-			from pg.LSN
-			name string
-		}{},
-		live: map[pg.Oid]map[pg.Oid]bool{}, last: map[pg.Oid]pg.LSN{},
+// from, and later ones up to those that tell what became of it all. What is damaged or
+// sealed is passed over: numbers are shown in its place.
+func (c *Catalog) namesFor(ctx context.Context, p Path, from, to pg.LSN) (*naming, error) {
+	for try := 0; ; try++ {
+		all, err := c.l.NamesObjects(ctx)
+		if err != nil && !isDamage(err) {
+			return nil, err
+		}
+		n, err := c.readNames(ctx, namesBetween(p, all, from, to), try < 3)
+		if !errors.Is(err, errNamesMoved) {
+			return n, err
+		}
 	}
-	all, err := c.l.NamesObjects(ctx)
-	if isDamage(err) {
-		return n, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+}
+
+// namesBetween are the objects that namesFor needs.
+func namesBetween(p Path, all []repository.NamesObject, from, to pg.LSN) []repository.NamesObject {
 	first := 0
 	kept := all[:0]
+	after := 0
 	for _, o := range all {
 		if p.TimelineAt(max(o.LSN, 1)-1) != o.Timeline {
 			continue
@@ -77,45 +84,70 @@ func (c *Catalog) namesFor(ctx context.Context, p Path, from pg.LSN) (*naming, e
 			first = len(kept)
 		}
 		kept = append(kept, o)
+		if o.LSN > to {
+			if after++; o.Full || after == namesAfter {
+				break
+			}
+		}
 	}
-	kept = kept[first:]
+	return kept[first:]
+}
+
+// readNames reads objects. If it must, one that is no more is an error.
+func (c *Catalog) readNames(ctx context.Context, kept []repository.NamesObject, must bool) (*naming, error) {
+	n := &naming{
+		relations: map[relKey][]called{}, files: map[relKey][]called{}, byName: map[relName][]pg.Oid{},
+		databases: map[pg.Oid][]struct {
+			from pg.LSN
+			name string
+		}{},
+		live: map[pg.Oid]map[pg.Oid]bool{}, last: map[pg.Oid]pg.LSN{},
+	}
+	var since pg.LSN // parts before are told by the full one that is there
+	if len(kept) > 0 && kept[0].Full {
+		since = kept[0].LSN
+	}
+	seen := map[pg.LSN]bool{}
 	for len(kept) > 0 {
 		batch := kept[:min(len(kept), keepFetched)]
 		kept = kept[len(batch):]
-		got := make([]*Names, len(batch))
+		got := make([][]namesPart, len(batch))
 		var g errgroup.Group
 		for i, o := range batch {
 			g.Go(func() (err error) {
-				got[i], err = c.names(ctx, o)
+				got[i], err = readParts(ctx, c.l, o)
+				if errors.Is(err, blob.ErrNotExist) && must {
+					return errNamesMoved
+				}
+				if unreadable(err) || errors.Is(err, blob.ErrNotExist) {
+					err = nil
+				}
 				return err
 			})
 		}
 		if err := g.Wait(); err != nil {
 			return nil, err
 		}
-		for i, x := range got {
-			if x != nil {
-				n.add(batch[i].LSN, x)
+		for i, parts := range got {
+			for _, part := range parts {
+				if !batch[i].Full {
+					if part.lsn < since || seen[part.lsn] {
+						continue // it was put together with others, and read there
+					}
+					seen[part.lsn] = true
+				}
+				x, err := DecodeNames(part.body)
+				if err != nil {
+					continue
+				}
+				if batch[i].Full {
+					since = part.lsn
+				}
+				n.add(part.lsn, x)
 			}
 		}
 	}
 	return n, nil
-}
-
-// names reads one object; nil is one that cannot be read.
-func (c *Catalog) names(ctx context.Context, o repository.NamesObject) (*Names, error) {
-	b, err := c.l.Names(ctx, o)
-	if isDamage(err) || errors.Is(err, repository.ErrSealed) || errors.Is(err, blob.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	x, err := DecodeNames(b)
-	if err != nil {
-		return nil, nil
-	}
-	return x, nil
 }
 
 func (n *naming) add(at pg.LSN, x *Names) {

@@ -53,8 +53,12 @@ func (p Path) reach(inv *inventory, at pg.LSN) pg.LSN {
 	for {
 		n := p.size.Number(at)
 		g := p.Segment(n)
-		if inv.has(g) {
-			at = p.size.End(n)
+		if to := inv.wholeTo(g); to > n {
+			// as far as this timeline's files are the path's
+			if i := slices.IndexFunc(p.Entries, func(e pg.HistoryEntry) bool { return e.Timeline == g.Timeline }); i >= 0 {
+				to = min(to, max(p.size.Number(p.Entries[i].End), n+1))
+			}
+			at = p.size.Start(to)
 			continue
 		}
 		end := at

@@ -127,7 +127,7 @@ func TestInventoryAdd(t *testing.T) {
 			from := uint64(r.IntN(40))
 			to := min(40, from+1+uint64(r.IntN(3))*uint64(r.IntN(4)))
 			if to == from+1 {
-				inv.add(pg.Segment{Timeline: 1, Number: from})
+				inv.addSpan(1, span{from, from + 1})
 			} else {
 				inv.addSpan(1, span{from, to})
 			}
@@ -172,6 +172,18 @@ func TestGrow(t *testing.T) {
 			w.put(pg.Segment{Timeline: 1, Number: 0}, nothing)
 			w.tail(1, 2, 0, 5, nil)
 		}, 1, at(4, 7), map[pg.TimelineID][]span{1: {{0, 1}, {2, 4}}}, at(4, 7)},
+		{"over a gap that nothing follows yet", func(w *world) {
+			w.put(pg.Segment{Timeline: 1, Number: 0}, nothing)
+			w.must(w.l.PutGap(w.Context(), repository.Gap{Timeline: 1, From: at(1, 5), ToTimeline: 1, To: at(3, 0)}))
+		}, 1, at(5, 7), map[pg.TimelineID][]span{1: {{0, 1}, {3, 5}}}, at(5, 7)},
+		{"over a gap, to within its end's segment", func(w *world) {
+			w.put(pg.Segment{Timeline: 1, Number: 0}, nothing)
+			w.must(w.l.PutGap(w.Context(), repository.Gap{Timeline: 1, From: at(1, 5), ToTimeline: 1, To: at(3, 0)}))
+		}, 1, at(3, 7), map[pg.TimelineID][]span{1: {{0, 1}}}, at(3, 7)},
+		{"a gap that lies behind", func(w *world) {
+			w.must(w.l.PutGap(w.Context(), repository.Gap{Timeline: 1, From: at(1, 5), ToTimeline: 1, To: at(3, 0)}))
+			w.put(pg.Segment{Timeline: 1, Number: 3}, nothing)
+		}, 1, at(5, 7), map[pg.TimelineID][]span{1: {{3, 5}}}, at(5, 7)},
 		{"nothing new", func(w *world) {
 			w.put(pg.Segment{Timeline: 1, Number: 1}, nothing)
 			w.put(pg.Segment{Timeline: 1, Number: 2}, nothing)

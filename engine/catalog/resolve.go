@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -47,6 +49,10 @@ type Resolution struct {
 	// notes the time of on its way; nil: none.
 	LastEnded *walindex.Transaction
 	Settings  repository.Settings // the greatest that replay demands
+	Records   uint64              // about how many are replayed
+	// Minimal is a record before the stop from which on the server ran with
+	// wal_level=minimal: recovery refuses it. 0 if there is none.
+	Minimal pg.LSN
 	// Tablespaces are made by the replay, where they stood on the source.
 	Tablespaces []walindex.Tablespace
 	// Prepared are transactions that are prepared at the stop and will be again.
@@ -55,8 +61,27 @@ type Resolution struct {
 	Warnings []string
 }
 
-// Resolve finds the one byte that a target means, and the backup to start from.
+// Resolve finds the one byte that a target means, and the backup to start from. The
+// segments that will be replayed were all listed: none of them is there by the word of a
+// chapter alone.
 func (c *Catalog) Resolve(ctx context.Context, t Target) (*Resolution, error) {
+	for {
+		r, err := c.resolve(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		lost, err := c.confirm(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		if !lost {
+			r.warnChapters(c)
+			return r, nil
+		}
+	}
+}
+
+func (c *Catalog) resolve(ctx context.Context, t Target) (*Resolution, error) {
 	p, err := c.Path(t.Timeline)
 	if err != nil {
 		return nil, err
@@ -180,6 +205,7 @@ func (r *Resolution) moment() time.Time {
 // it. Without a stop, ends tells of an end of a transaction after the backup whether
 // recovery stops before it; where none does, or ends is nil, the stop is after the last
 // record of the window.
+// What ends says it says of all that are stamped later, too.
 func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.Transaction) bool) error {
 	end, size := r.Window.ToLSN, c.inv.size
 	r.Settings = r.Backup.Settings
@@ -194,7 +220,16 @@ func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.T
 	if r.Stop.Immediate && c.has(r.Path.Segment(lastSegment)) {
 		upto = size.End(lastSegment) // the index that there is says more than is asked
 	}
-	err = c.eachIndex(ctx, r.Path, from, lastSegment+1, upto, func(n uint64, x *walindex.Index, err error) error {
+	will := func(s *chapter.Segment) bool {
+		switch {
+		case known:
+			return size.End(s.Index.Segment.Number) <= r.Stop.LSN || !s.Ended
+		case ends != nil:
+			return !s.Ended || !ends(&walindex.Transaction{Time: s.Max})
+		}
+		return true
+	}
+	err = c.eachIndex(ctx, r.Path, from, lastSegment+1, upto, will, func(n uint64, x *walindex.Index, err error) error {
 		beyond := known && size.Start(n) > r.Stop.Next
 		if beyond && err != nil && isDamage(err) {
 			return errEnough // nothing that is replayed
@@ -236,6 +271,7 @@ func (c *Catalog) find(ctx context.Context, r *Resolution, ends func(*walindex.T
 				stop = r.Stop.Next
 			}
 			r.demand(x, stop)
+			r.weigh(x, stop)
 		}
 		if x.Last >= r.Backup.StopLSN {
 			last = Stop{LSN: x.Last, Inclusive: true, Next: x.Next}
@@ -288,6 +324,9 @@ func (r *Resolution) demand(x *walindex.Index, stop pg.LSN) {
 	for _, p := range x.Parameters {
 		if p.Start >= stop {
 			return
+		}
+		if p.WalLevel == walscan.WalLevelMinimal && p.Start >= r.Backup.StartLSN && r.Minimal == 0 {
+			r.Minimal = p.Start
 		}
 		s.MaxConnections = max(s.MaxConnections, p.MaxConnections)
 		s.MaxWorkerProcesses = max(s.MaxWorkerProcesses, p.MaxWorkerProcesses)

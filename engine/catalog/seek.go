@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -92,7 +93,7 @@ func (c *Catalog) resolveXID(ctx context.Context, t Target, p Path, windows []Wi
 	var early, prepared *walindex.Transaction
 	for _, w := range slices.Backward(windows) {
 		var tx *walindex.Transaction
-		err := c.eachBack(ctx, p, w, func(x *walindex.Index) bool {
+		err := c.eachBack(ctx, p, w, func(s *chapter.Segment) bool { return !s.Mentions(t.XID) }, func(x *walindex.Index) bool {
 			for i := range slices.Backward(x.Transactions) {
 				at := &x.Transactions[i]
 				switch {
@@ -147,7 +148,7 @@ func (c *Catalog) resolveName(ctx context.Context, t Target, p Path, windows []W
 	var same []point
 	none := &NoRestorePointError{Name: t.Name}
 	for _, w := range slices.Backward(windows) {
-		err := c.eachBack(ctx, p, w, func(x *walindex.Index) bool {
+		err := c.eachBack(ctx, p, w, always, func(x *walindex.Index) bool {
 			for _, rp := range slices.Backward(x.RestorePoints) {
 				switch {
 				case rp.Start >= w.ToLSN:
@@ -196,8 +197,9 @@ func (c *Catalog) resolveName(ctx context.Context, t Target, p Path, windows []W
 }
 
 // eachBack hands the indexes of what can be replayed for w to fn, the newest first,
-// until it returns false. Damage is passed over: what lies in it cannot be reached.
-func (c *Catalog) eachBack(ctx context.Context, p Path, w Window, fn func(*walindex.Index) bool) error {
+// until it returns false: what a chapter says of one where that is enough. Damage is
+// passed over: what lies in it cannot be reached.
+func (c *Catalog) eachBack(ctx context.Context, p Path, w Window, will enough, fn func(*walindex.Index) bool) error {
 	size := c.inv.size
 	first := size.Number(w.FromLSN)
 	for _, m := range c.manifests {
@@ -206,17 +208,21 @@ func (c *Catalog) eachBack(ctx context.Context, p Path, w Window, fn func(*walin
 		}
 	}
 	end := size.Number(max(w.ToLSN, 1)-1) + 1
-	for end > first {
+	for told := end; end > first; {
+		if end <= told {
+			told = max(first, end-min(end, keepFetched*c.l.ChapterLength()))
+			c.prefetchChapters(ctx, p, told, end)
+		}
 		from := first
 		if end-first > batch {
 			from = end - batch
 		}
-		c.prefetch(ctx, p, from, end)
+		c.prefetch(ctx, p, from, end, will)
 		for n := end; n > from; n-- {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			x, err := c.index(ctx, p, n-1, w.ToLSN)
+			x, err := c.briefly(ctx, p, n-1, w.ToLSN, will)
 			if isDamage(err) {
 				continue
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -21,20 +22,35 @@ var errEnough = errors.New("enough")
 // batch is how many indexes are fetched at once: storage answers slowly, not narrowly.
 const batch = 16
 
+// enough tells whether what a chapter says of a segment will do for its index.
+type enough func(s *chapter.Segment) bool
+
+func never(*chapter.Segment) bool { return false }
+
+func always(*chapter.Segment) bool { return true }
+
 // eachIndex hands the indexes of segments [from, to) on p to fn, in order, as far as
-// end. An index that cannot be had is nil, with its error.
-func (c *Catalog) eachIndex(ctx context.Context, p Path, from, to uint64, end pg.LSN, fn func(n uint64, x *walindex.Index, err error) error) error {
-	ahead := from
+// end: what a chapter says of one where that is enough. An index that cannot be had is
+// nil, with its error.
+func (c *Catalog) eachIndex(ctx context.Context, p Path, from, to uint64, end pg.LSN, will enough, fn func(n uint64, x *walindex.Index, err error) error) error {
+	ahead, told := from, from
 	for n := from; n < to; n++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if n == ahead && n > from { // the answer is often near: the first is fetched alone
-			ahead = min(n+batch, to)
-			c.prefetch(ctx, p, n, ahead)
+		if length := c.l.ChapterLength(); n >= told {
+			c.prefetchChapters(ctx, p, n, to)
+			told = n - n%length + length
+		}
+		x, err := c.summed(ctx, p, n, end, will)
+		if x == nil && err == nil {
+			if n == ahead && n > from { // the answer is often near: the first is fetched alone
+				ahead = min(n+batch, to)
+				c.prefetch(ctx, p, n, ahead, will)
+			}
+			x, err = c.index(ctx, p, n, end)
 		}
 		ahead = max(ahead, n+1)
-		x, err := c.index(ctx, p, n, end)
 		if err := fn(n, x, err); errors.Is(err, errEnough) {
 			return nil
 		} else if err != nil {
@@ -44,15 +60,40 @@ func (c *Catalog) eachIndex(ctx context.Context, p Path, from, to uint64, end pg
 	return nil
 }
 
-// prefetch brings stored indexes into memory at once. What cannot be had is left to
-// index, which then says why.
-func (c *Catalog) prefetch(ctx context.Context, p Path, from, to uint64) {
+// summed is what a chapter says of segment n on p in place of its index, nil if that is not
+// enough or more than is asked for.
+func (c *Catalog) summed(ctx context.Context, p Path, n uint64, end pg.LSN, will enough) (*walindex.Index, error) {
+	if end < c.inv.size.End(n) {
+		return nil, nil
+	}
+	s, err := c.summary(ctx, p.Segment(n))
+	if s == nil || err != nil || !will(s) {
+		return nil, err
+	}
+	return briefOf(s), nil
+}
+
+// briefly is index, or what a chapter says where that is enough.
+func (c *Catalog) briefly(ctx context.Context, p Path, n uint64, end pg.LSN, will enough) (*walindex.Index, error) {
+	if x, err := c.summed(ctx, p, n, end, will); x != nil || err != nil {
+		return x, err
+	}
+	return c.index(ctx, p, n, end)
+}
+
+// prefetch brings stored indexes into memory at once, of segments of which chapters do
+// not say enough. What cannot be had is left to index, which then says why.
+func (c *Catalog) prefetch(ctx context.Context, p Path, from, to uint64, will enough) {
 	var g errgroup.Group
 	for n := from; n < to; n++ {
 		seg := p.Segment(n)
 		c.mu.Lock()
 		want := c.indexes[seg] == nil && c.inv.has(seg)
 		c.mu.Unlock()
+		if want {
+			s, err := c.summary(ctx, seg)
+			want = err == nil && (s == nil || !s.Brief || !will(s))
+		}
 		if !want {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 	"github.com/kbcli/kbcli/engine/repository/walindex"
 )
 
@@ -86,7 +87,7 @@ func (c *Catalog) startOf(w Window) pg.LSN {
 // parent finds the commit that made a subtransaction's changes count.
 func (c *Catalog) parent(ctx context.Context, e *TransactionError, p Path, w Window) (found bool, err error) {
 	var where []uint64
-	err = c.eachBack(ctx, p, w, func(x *walindex.Index) bool {
+	err = c.eachBack(ctx, p, w, func(s *chapter.Segment) bool { return !s.Nested }, func(x *walindex.Index) bool {
 		if slices.ContainsFunc(x.Transactions, func(tx walindex.Transaction) bool {
 			return tx.Subxacts > 0 && tx.Kind.Committed() && older(tx.XID, e.XID) && tx.End <= w.ToLSN
 		}) {

@@ -34,16 +34,20 @@ const (
 	KindManifest
 	KindLock
 	KindNames
+
+	// nobody but this package puts or reads these
+	kindChapter
+	kindTombstone
 )
 
 var kindNames = [...]string{
 	"", "repository", "lineage", "history", "segment", "tail", "index",
-	"gap", "beat", "pack", "files", "manifest", "lock", "names",
+	"gap", "beat", "pack", "files", "manifest", "lock", "names", "chapter", "tombstone",
 }
 
 // String is the name FORMAT.md uses, in lower case.
 func (k Kind) String() string {
-	if int(k) < len(kindNames) && k > 0 {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
@@ -51,7 +55,7 @@ func (k Kind) String() string {
 
 func (k Kind) sealed() bool {
 	switch k {
-	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames:
+	case KindSegment, KindTail, KindIndex, KindPack, KindFiles, KindNames, kindChapter:
 		return true
 	}
 	return false
@@ -64,7 +68,7 @@ func (k Kind) limit() int64 {
 		return maxObject
 	case KindPack:
 		return 64 << 20 // PackSize, a frame more, its table, its seal
-	case KindManifest, KindNames:
+	case KindManifest, KindNames, kindChapter, kindTombstone:
 		return 64 << 20
 	}
 	return 1 << 20

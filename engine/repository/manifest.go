@@ -136,6 +136,10 @@ func (l *Lineage) PutBackup(ctx context.Context, m *Manifest, f *Files) error {
 	if err := l.repo.store.Delete(ctx, l.filesKey(m.Name)); err != nil {
 		return err
 	}
+	if l.repo.kept(KindFiles) {
+		l.repo.copies.put(l.filesKey(m.Name), packed)
+		l.pruneCopies()
+	}
 	if err := l.repo.put(ctx, KindFiles, l.filesKey(m.Name), packed, 0); err != nil {
 		return err
 	}
@@ -233,6 +237,9 @@ func (l *Lineage) BackupFolders(ctx context.Context) ([]string, error) {
 func (l *Lineage) Files(ctx context.Context, m *Manifest) (*Files, error) {
 	key := l.filesKey(m.Name)
 	p, err := l.repo.get(ctx, KindFiles, key)
+	if err != nil {
+		p, err = l.repo.opened(KindFiles, key, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("backup %s: %w", m.Name, err)
 	}

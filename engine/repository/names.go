@@ -14,11 +14,13 @@ import (
 )
 
 // NamesObject is what a server's relations were called about when its log stood at LSN.
-// One that is Full tells of all of them; the others of what had changed.
+// One that is Full tells of all of them; the others of what had changed. One with
+// Several holds more than one of these, of which LSN is the last.
 type NamesObject struct {
 	LSN      pg.LSN
 	Timeline pg.TimelineID
 	Full     bool
+	Several  bool
 	Size     int64 // bytes in the store; not set by writers
 }
 
@@ -27,8 +29,11 @@ const maxNames = 256 << 20
 
 func (l *Lineage) namesKey(o NamesObject) string {
 	what := "part"
-	if o.Full {
+	switch {
+	case o.Full:
 		what = "full"
+	case o.Several:
+		what = "several"
 	}
 	return l.key("names", fmt.Sprintf("%016X-%08X-%s", uint64(o.LSN), uint32(o.Timeline), what))
 }
@@ -56,7 +61,8 @@ func (l *Lineage) Names(ctx context.Context, o NamesObject) ([]byte, error) {
 	return b, nil
 }
 
-// NamesObjects lists the names there are by LSN, a full one before a part.
+// NamesObjects lists the names there are by LSN, a full one before parts, and several
+// before one.
 func (l *Lineage) NamesObjects(ctx context.Context) ([]NamesObject, error) {
 	var out []NamesObject
 	for info, err := range l.repo.store.List(ctx, l.key("names")+"/") {
@@ -68,7 +74,7 @@ func (l *Lineage) NamesObjects(ctx context.Context) ([]NamesObject, error) {
 		if len(parts) == 3 {
 			lsn, _ := strconv.ParseUint(parts[0], 16, 64)
 			tli, _ := strconv.ParseUint(parts[1], 16, 32)
-			o.LSN, o.Timeline, o.Full = pg.LSN(lsn), pg.TimelineID(tli), parts[2] == "full"
+			o.LSN, o.Timeline, o.Full, o.Several = pg.LSN(lsn), pg.TimelineID(tli), parts[2] == "full", parts[2] == "several"
 		}
 		if l.namesKey(o) != info.Key {
 			return nil, &CorruptError{info.Key, "it is not a key of names"}
@@ -76,15 +82,19 @@ func (l *Lineage) NamesObjects(ctx context.Context) ([]NamesObject, error) {
 		out = append(out, o)
 	}
 	slices.SortFunc(out, func(a, b NamesObject) int {
-		full := 0
-		if a.Full != b.Full {
-			if full = 1; a.Full {
-				full = -1
-			}
-		}
-		return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.Timeline, b.Timeline), full)
+		return cmp.Or(cmp.Compare(a.LSN, b.LSN), cmp.Compare(a.Timeline, b.Timeline), cmp.Compare(a.rank(), b.rank()))
 	})
 	return out, nil
+}
+
+func (o NamesObject) rank() int {
+	switch {
+	case o.Full:
+		return 0
+	case o.Several:
+		return 1
+	}
+	return 2
 }
 
 // DeleteNames removes names.

@@ -17,6 +17,7 @@ func TestNames(t *testing.T) {
 		ctx, l := t.Context(), newLineage(t, create(t, s, o))
 		objects := []NamesObject{
 			{LSN: 0x16_00000028, Timeline: 1, Full: true},
+			{LSN: 0x16_00000028, Timeline: 1, Several: true},
 			{LSN: 0x16_00000028, Timeline: 1},
 			{LSN: 0x17_00000000, Timeline: 1},
 			{LSN: 0x17_00000000, Timeline: 0xA},

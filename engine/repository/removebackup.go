@@ -15,21 +15,16 @@ func (l *Lineage) RemoveBackup(ctx context.Context, name string) error {
 	if err != nil {
 		return err // one that cannot be read may use any pack
 	}
-	used := map[PackRef]bool{}
 	listed, former := map[string]bool{}, map[string]bool{}
 	for _, m := range all {
 		if m.Name != name {
 			listed[m.Name] = true
 		}
-		for other, numbers := range m.Uses {
+		for other := range m.Uses {
 			former[other] = true
-			for _, n := range numbers {
-				if m.Name != name {
-					used[PackRef{other, n}] = true
-				}
-			}
 		}
 	}
+	used := usedPacks(all, name)
 	if err := l.DeleteBackup(ctx, name, func(n uint32) bool { return used[PackRef{name, n}] }); err != nil {
 		return err
 	}
@@ -51,4 +46,20 @@ func (l *Lineage) RemoveBackup(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// usedPacks are those that backups use of others, but for what one uses.
+func usedPacks(all []*Manifest, but string) map[PackRef]bool {
+	used := map[PackRef]bool{}
+	for _, m := range all {
+		if m.Name == but {
+			continue
+		}
+		for other, numbers := range m.Uses {
+			for _, n := range numbers {
+				used[PackRef{other, n}] = true
+			}
+		}
+	}
+	return used
 }

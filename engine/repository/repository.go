@@ -18,6 +18,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository/chapter"
 )
 
 // FormatVersion is what this package reads and writes.
@@ -35,6 +36,8 @@ type Repository struct {
 	identities []age.Identity
 	clock      func() time.Time
 	snapshots  func(*Manifest) error
+	copies     copies
+	known      bool // the copies are read
 }
 
 // Options of Create and Open.
@@ -45,6 +48,10 @@ type Options struct {
 	// Identities open what is sealed: the text of an age identity file.
 	// Empty: a sealed repository can be written and not read.
 	Identities string
+	// Copies is a directory in which a sealed repository that is open without identities
+	// keeps the lists of files and WAL indexes that are written through it, in the clear,
+	// for Lineage.Known. Empty: it keeps none.
+	Copies string
 	// Clock is asked for the present.
 	Clock func() time.Time
 	// Snapshots says whether the files of a snapshot can be reached: nil if they
@@ -90,7 +97,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 
 // Open opens the repository in store, or fails with ErrNoRepository.
 func Open(ctx context.Context, store blob.Store, o Options) (*Repository, error) {
-	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots}
+	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots, copies: copies{o.Copies}}
 	b, err := r.get(ctx, KindRepository, "repository")
 	if errors.Is(err, blob.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoRepository, store)
@@ -166,6 +173,13 @@ type LineageInfo struct {
 	Major       int            `json:"major"`
 	SegmentSize pg.SegmentSize `json:"walSegmentSize"`
 	Created     time.Time      `json:"created"`
+	// ChapterSegments is how many segments make one chapter; 0 is 4 GiB of them.
+	ChapterSegments uint64 `json:"chapterSegments,omitempty"`
+}
+
+// valid tells whether segments and chapters have sizes that can be.
+func (i *LineageInfo) valid() bool {
+	return i.SegmentSize.Valid() && (i.ChapterSegments == 0 || chapter.PerLog(i.SegmentSize)%i.ChapterSegments == 0)
 }
 
 // lineageKey is of a lineage's description. It lies outside its folder, so that
@@ -186,6 +200,9 @@ func checkLineageID(id string) error {
 func (r *Repository) CreateLineage(ctx context.Context, info LineageInfo) (*Lineage, error) {
 	if !info.SegmentSize.Valid() {
 		return nil, fmt.Errorf("WAL segment size %d is not a power of two from 1 MiB to 1 GiB", info.SegmentSize)
+	}
+	if !info.valid() {
+		return nil, fmt.Errorf("4 GiB of WAL are no whole number of chapters of %d segments", info.ChapterSegments)
 	}
 	info.ID = info.Cluster + "-" + randomID(12)
 	if err := checkLineageID(info.ID); err != nil {
@@ -216,7 +233,7 @@ func (r *Repository) Lineage(ctx context.Context, id string) (*Lineage, error) {
 	if err := json.Unmarshal(b, &l.info); err != nil {
 		return nil, &CorruptError{lineageKey(id), err.Error()}
 	}
-	if l.info.ID != id || !l.info.SegmentSize.Valid() {
+	if l.info.ID != id || !l.info.valid() {
 		return nil, &CorruptError{lineageKey(id), "it describes another lineage"}
 	}
 	return l, nil

@@ -121,12 +121,12 @@ func (l *Lineage) HasSegment(ctx context.Context, g pg.Segment) (bool, error) {
 // including) the given one; the zero Segment starts at the first. size is what
 // the object takes in the store.
 func (l *Lineage) Segments(ctx context.Context, from pg.Segment) iter.Seq2[SegmentObject, error] {
-	return l.segmentObjects(ctx, "wal", from)
+	return l.segmentsFrom(ctx, "wal", from)
 }
 
 // Indexed yields the segments that have an Index, like Segments.
 func (l *Lineage) Indexed(ctx context.Context, from pg.Segment) iter.Seq2[SegmentObject, error] {
-	return l.segmentObjects(ctx, "index", from)
+	return l.segmentsFrom(ctx, "index", from)
 }
 
 // SegmentObject is a segment and the bytes that it takes in the store.
@@ -135,10 +135,25 @@ type SegmentObject struct {
 	Size int64
 }
 
-func (l *Lineage) segmentObjects(ctx context.Context, room string, from pg.Segment) iter.Seq2[SegmentObject, error] {
+func (l *Lineage) segmentsFrom(ctx context.Context, room string, from pg.Segment) iter.Seq2[SegmentObject, error] {
+	if from == (pg.Segment{}) {
+		return l.segmentObjects(ctx, room, nil)
+	}
+	before := pg.Segment{Timeline: from.Timeline - 1, Number: ^uint64(0) / uint64(l.info.SegmentSize)}
+	if from.Number > 0 {
+		before = pg.Segment{Timeline: from.Timeline, Number: from.Number - 1}
+	}
+	return l.segmentObjects(ctx, room, &before)
+}
+
+// segmentObjects yields the segments behind after, all with nil.
+func (l *Lineage) segmentObjects(ctx context.Context, room string, after *pg.Segment) iter.Seq2[SegmentObject, error] {
 	return func(yield func(SegmentObject, error) bool) {
-		prefix := l.key(room) + "/"
-		for info, err := range l.repo.store.List(ctx, prefix) {
+		prefix, from := l.key(room)+"/", ""
+		if after != nil {
+			from = l.segmentKey(room, *after)
+		}
+		for info, err := range l.repo.store.ListAfter(ctx, prefix, from) {
 			if err != nil {
 				yield(SegmentObject{}, fmt.Errorf("list WAL: %w", err))
 				return
@@ -152,9 +167,6 @@ func (l *Lineage) segmentObjects(ctx context.Context, room string, from pg.Segme
 			if info.Key != l.segmentKey(room, g) {
 				yield(SegmentObject{}, &CorruptError{info.Key, "it lies in another segment's folder"})
 				return
-			}
-			if cmp.Or(cmp.Compare(g.Timeline, from.Timeline), cmp.Compare(g.Number, from.Number)) < 0 {
-				continue
 			}
 			if !yield(SegmentObject{g, info.Size}, nil) {
 				return
@@ -349,13 +361,23 @@ func (l *Lineage) Histories(ctx context.Context) ([]pg.TimelineID, error) {
 // PutIndex stores what a segment's records say; body is walindex's encoding.
 // An index may be made again, so other bytes replace the old.
 func (l *Lineage) PutIndex(ctx context.Context, g pg.Segment, body []byte) error {
-	return l.repo.replace(ctx, KindIndex, l.segmentKey("index", g), Compress(nil, body))
+	key, packed := l.segmentKey("index", g), Compress(nil, body)
+	if l.repo.kept(KindIndex) {
+		l.repo.copies.put(key, packed)
+		if g.Number%copiesPruneEvery == 0 {
+			l.pruneCopies()
+		}
+	}
+	return l.repo.replace(ctx, KindIndex, key, packed)
 }
 
 // Index reads what PutIndex stored.
 func (l *Lineage) Index(ctx context.Context, g pg.Segment) ([]byte, error) {
 	key := l.segmentKey("index", g)
 	p, err := l.repo.get(ctx, KindIndex, key)
+	if err != nil {
+		p, err = l.repo.opened(KindIndex, key, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,12 @@
 // there. If what was reached is not what was planned, that is a *NotReachedError
 // and the directory is not handed out.
 //
+// Tablespaces that the WAL makes on the way lie beside the others: the record that makes one
+// is handed to the server with another path (tablespaces.go).
+//
+// How long it will take is what such work takes typically, by files, bytes, and records
+// and bytes of WAL, times how the restores went that were measured before: Rates.
+//
 // The files of a snapshot are cloned from it, or copied if the new server lies on another
 // file system; all else is the same.
 //

@@ -28,7 +28,7 @@ import (
 
 // says is what the repository's WAL says on the way to a position.
 func (r *rig) says(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
-	c, err := catalog.Load(ctx, r.lineage)
+	c, err := catalog.Load(ctx, r.lineage.Known())
 	if err != nil {
 		return basebackup.WAL{}, err
 	}
@@ -294,8 +294,25 @@ func (c *change) strategy() string {
 	return []string{" strategy wal_log", " strategy file_copy"}[c.IntN(2)]
 }
 
+// promoteInPlace has a server go on on a timeline of its own.
+func promoteInPlace(t *testing.T, s *testpg.Server) {
+	t.Helper()
+	s.Stop(t, testpg.Fast)
+	name := filepath.Join(s.DataDir, "standby.signal")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if uid, gid := testpg.Owner(t); uid >= 0 {
+		if err := os.Chown(name, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Start(t)
+	s.Promote(t)
+}
+
 // TestIncrementalAgrees changes a server in every way there is, kills it now and then,
-// and compares each incremental backup with all that is on its disk.
+// promotes it, and compares each incremental backup with all that is on its disk.
 func TestIncrementalAgrees(t *testing.T) {
 	for _, major := range []int{13, 15, 18} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
@@ -321,11 +338,14 @@ func TestIncrementalAgrees(t *testing.T) {
 			r.startArchiving(t)
 			m := r.backup(t, "full")
 			r.agrees(t, m)
-			for i := 1; i <= 3; i++ {
+			for i := 1; i <= 4; i++ {
 				c.some(t, 25)
-				if i == 2 {
+				if i == 2 || i == 4 {
 					server.Kill9(t)
 					server.Start(t)
+				}
+				if i >= 3 {
+					promoteInPlace(t, server)
 				}
 				c.some(t, 5)
 				want := contents(t, server)
@@ -337,7 +357,7 @@ func TestIncrementalAgrees(t *testing.T) {
 					t.Errorf("%s read everything: %s", m.Name, m.ReadAll)
 				}
 				r.agrees(t, m)
-				if i == 3 {
+				if i == 4 {
 					r.judge(t, m.Name, want)
 				}
 			}

@@ -63,6 +63,11 @@ func (w testWriter) Write(p []byte) (int, error) {
 // newRig makes a repository, in a directory unless store is given, and begins to archive.
 func newRig(t *testing.T, server *testpg.Server, store blob.Store) *rig {
 	t.Helper()
+	return newRigWith(t, server, store, repository.Options{})
+}
+
+func newRigWith(t *testing.T, server *testpg.Server, store blob.Store, options repository.Options) *rig {
+	t.Helper()
 	ctx := t.Context()
 	if store == nil {
 		var err error
@@ -70,7 +75,8 @@ func newRig(t *testing.T, server *testpg.Server, store blob.Store) *rig {
 			t.Fatal(err)
 		}
 	}
-	repo, err := repository.Create(ctx, store, repository.Options{Clock: time.Now, Snapshots: basebackup.Here})
+	options.Clock, options.Snapshots = time.Now, basebackup.Here
+	repo, err := repository.Create(ctx, store, options)
 	if err != nil {
 		t.Fatal(err)
 	}

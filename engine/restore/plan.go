@@ -47,17 +47,22 @@ type Plan struct {
 	// that it stops before.
 	ReadLSN pg.LSN `json:"readLSN"`
 
-	Segments int           `json:"segments"`
-	WALBytes int64         `json:"walBytes"`
-	Estimate time.Duration `json:"estimate"` // nanoseconds
-	// EstimateFrom says what the estimate rests on.
-	EstimateFrom string `json:"estimateFrom"`
+	Segments int      `json:"segments"`
+	WALBytes int64    `json:"walBytes"`
+	Records  uint64   `json:"records"` // of WAL, about
+	Estimate Estimate `json:"estimate"`
 
 	LastKept  *Commit `json:"lastKept,omitempty"`
 	FirstLost *Commit `json:"firstLost,omitempty"`
 
-	Settings    repository.Settings     `json:"settings"`
+	// Settings are the greatest that replay demands.
+	Settings repository.Settings `json:"settings"`
+	// Raised are those of them that the WAL raises over what they were at the backup.
+	Raised      []Raised                `json:"settingsRaised,omitempty"`
 	Tablespaces []repository.Tablespace `json:"tablespaces,omitempty"`
+	// Made are the tablespaces that the WAL makes on the way. They get directories beside
+	// those of the others; what the source has at their old places is not touched.
+	Made []MadeTablespace `json:"tablespacesMade,omitempty"`
 
 	// Prepared are the transactions that will be prepared again.
 	Prepared []catalog.Prepared `json:"prepared,omitempty"`
@@ -66,6 +71,8 @@ type Plan struct {
 
 	lastEnded *walindex.Transaction // whose time PostgreSQL will name as the last
 
+	rates    Rates
+	patches  []patch // of the WAL that is replayed
 	path     catalog.Path
 	manifest *repository.Manifest
 	lineage  *repository.Lineage
@@ -87,30 +94,38 @@ func commitOf(t *walindex.Transaction) *Commit {
 	return &Commit{XID: t.XID, Time: t.Time.Time(), LSN: t.Start, Dropped: len(t.Dropped)}
 }
 
-// TablespaceMadeError says that replay would make a tablespace's directory at a
-// place that is the source's own.
-type TablespaceMadeError struct {
-	LSN  pg.LSN
-	Path string
-	More int // how many others are made on the way
+// Raised is a setting that was raised after the backup, and at which value replay needs it.
+type Raised struct {
+	Name  string `json:"name"` // as PostgreSQL has it
+	Value int    `json:"value"`
 }
 
-func (e *TablespaceMadeError) Error() string {
-	more := ""
-	if e.More > 0 {
-		more = fmt.Sprintf(", and %d more", e.More)
+func raisedOf(was, is repository.Settings) []Raised {
+	var out []Raised
+	for _, s := range []struct {
+		name    string
+		was, is int
+	}{
+		{"max_connections", was.MaxConnections, is.MaxConnections},
+		{"max_worker_processes", was.MaxWorkerProcesses, is.MaxWorkerProcesses},
+		{"max_wal_senders", was.MaxWalSenders, is.MaxWalSenders},
+		{"max_prepared_transactions", was.MaxPreparedXacts, is.MaxPreparedXacts},
+		{"max_locks_per_transaction", was.MaxLocksPerXact, is.MaxLocksPerXact},
+	} {
+		if s.is > s.was {
+			out = append(out, Raised{s.name, s.is})
+		}
 	}
-	return fmt.Sprintf("a tablespace was created at %s (LSN %s%s) after the backup: replay would write into that directory", e.Path, e.LSN, more)
+	return out
 }
 
-// rates for the estimate, in bytes a second: one core of replay at a mix of full
-// pages and small records, and unpacking on two cores.
-const (
-	replayRate = 150 << 20
-	fetchRate  = 400 << 20
-	copyRate   = 800 << 20
-	cloneRate  = 20000 // files
-)
+// MinimalWALError says that WAL on the way does not tell of every change: recovery would
+// end there.
+type MinimalWALError struct{ LSN pg.LSN }
+
+func (e *MinimalWALError) Error() string {
+	return fmt.Sprintf("the server ran with wal_level=minimal from %s on: WAL from then does not tell of every change, and no recovery passes it", e.LSN)
+}
 
 // MakePlan turns a resolved target into a plan.
 func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan, error) {
@@ -118,9 +133,12 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Tablespaces) > 0 {
-		first := r.Tablespaces[0]
-		return nil, &TablespaceMadeError{first.Start, first.Path, len(r.Tablespaces) - 1}
+	if r.Minimal != 0 {
+		return nil, &MinimalWALError{r.Minimal}
+	}
+	made, err := madeOf(r.Tablespaces)
+	if err != nil {
+		return nil, err
 	}
 	info := c.Lineage().Info()
 	p := &Plan{
@@ -130,8 +148,8 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 		BackupBytes: r.Backup.DataBytes, StoredBytes: r.Backup.Stored,
 		StopLSN: r.Stop.LSN, Inclusive: r.Stop.Inclusive, Immediate: r.Stop.Immediate, EndLSN: r.Stop.Next, ReadLSN: r.ReadTo,
 		LastKept: commitOf(r.LastKept), FirstLost: commitOf(r.FirstLost),
-		Settings: r.Settings, Tablespaces: r.Backup.Tablespaces, Prepared: r.Prepared, Warnings: r.Warnings,
-		lastEnded: r.LastEnded, EstimateFrom: "typical rates",
+		Settings: r.Settings, Raised: raisedOf(r.Backup.Settings, r.Settings), Tablespaces: r.Backup.Tablespaces, Made: made, Prepared: r.Prepared, Warnings: r.Warnings,
+		lastEnded: r.LastEnded, Records: r.Records,
 		path: r.Path, manifest: r.Backup, lineage: c.Lineage(),
 	}
 	if p.StopTimeline = r.Path.TimelineAt(p.StopLSN); p.Immediate {
@@ -185,15 +203,4 @@ func whatWas(ctx context.Context, c *catalog.Catalog, path catalog.Path, tx *Com
 		what += fmt.Sprintf(" and %d more", more-1)
 	}
 	return what
-}
-
-func (p *Plan) estimate() {
-	fetch := float64(p.BackupBytes) / fetchRate
-	switch {
-	case p.Snapshot != "" && p.Copied:
-		fetch = float64(p.BackupBytes) / copyRate
-	case p.Snapshot != "":
-		fetch = float64(p.manifest.Files) / cloneRate
-	}
-	p.Estimate = time.Duration((fetch+float64(p.WALBytes)/replayRate)*float64(time.Second)) + time.Second
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,12 +38,15 @@ type Recovery struct {
 	// describes, with Args first. The server's user gets a copy of it.
 	Program string
 	Args    []string
-	// Scratch is an empty directory on the data directory's file system, with a
-	// path short enough for a socket.
+	// Scratch is an empty directory on the data directory's file system.
 	Scratch string
+	// Sockets is a directory for the server's socket, with a path short enough for one,
+	// that does not exist; empty is Scratch, if its path is short enough.
+	Sockets string
 	Conf    string // a postgresql.conf to use if the directory has none
 	// Replayed, if set, is told how many segments were handed to the server.
 	Replayed func(segments int)
+	Clock    func() time.Time // for Reached.Replay; nil: that is not measured
 }
 
 // Reached is what a recovery came to.
@@ -52,6 +56,9 @@ type Reached struct {
 	// LastCommit is when the last transaction that was replayed was committed;
 	// zero if none was.
 	LastCommit time.Time
+	// Replay is how long the server took from the first WAL that it was handed until it
+	// let anyone in.
+	Replay time.Duration
 	// Superuser is a role of the restored cluster that is one and may log in.
 	Superuser string
 	Notes     []string // what was changed in the restored cluster, for people
@@ -88,17 +95,20 @@ func fatalLine(log string) string {
 // reached with what was planned. After a nil error the directory holds a server that
 // was shut down in order, on a timeline of its own, and is durable.
 func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
-	feed, err := p.feed(ctx, r)
-	if err != nil {
+	s := &recoverer{plan: p, r: r}
+	var err error
+	if s.feed, err = p.feed(ctx, r, &s.begun); err != nil {
 		return nil, err
 	}
-	s := &recoverer{plan: p, r: r, feed: feed}
 	if err := s.prepare(); err != nil {
+		return nil, fmt.Errorf("prepare recovery: %w", err)
+	}
+	if err := s.moveTablespaces(ctx); err != nil {
 		return nil, fmt.Errorf("prepare recovery: %w", err)
 	}
 	fctx, stop := context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(fctx)
-	g.Go(func() error { return feed.Run(gctx) })
+	g.Go(func() error { return s.feed.Run(gctx) })
 	var reached *Reached
 	g.Go(func() error {
 		defer stop()
@@ -116,14 +126,17 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	if err := s.cleanUp(); err != nil {
 		return nil, err
 	}
+	if err := s.settleTablespaces(); err != nil {
+		return nil, fmt.Errorf("clean up after recovery: %w", err)
+	}
 	if err := p.judge(reached); err != nil {
 		return reached, err
 	}
 	return reached, syncFilesystem(r.DataDirectory)
 }
 
-// feed makes the Feed of the plan's WAL.
-func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
+// feed makes the Feed of the plan's WAL, which notes when replay began.
+func (p *Plan) feed(ctx context.Context, r Recovery, begun *atomic.Pointer[time.Time]) (*archive.Feed, error) {
 	size := p.lineage.Info().SegmentSize
 	f := &archive.Feed{
 		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
@@ -135,6 +148,7 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 			if err == nil && len(b) == 0 {
 				err = fmt.Errorf("it is missing from the repository: %w", blob.ErrNotExist)
 			}
+			p.patch(n, b)
 			if pad := int(size) - len(b); pad > 0 {
 				b = append(b, make([]byte, pad)...)
 			}
@@ -145,9 +159,15 @@ func (p *Plan) feed(ctx context.Context, r Recovery) (*archive.Feed, error) {
 	if r.UID >= 0 {
 		f.Own = func(path string) error { return os.Lchown(path, r.UID, r.GID) }
 	}
-	if r.Replayed != nil {
-		first := f.First
-		f.Fed = func(n uint64) { r.Replayed(int(n-first) + 1) }
+	first := f.First
+	f.Fed = func(n uint64) {
+		if r.Clock != nil && begun.Load() == nil {
+			now := r.Clock()
+			begun.CompareAndSwap(nil, &now)
+		}
+		if r.Replayed != nil {
+			r.Replayed(int(n-first) + 1)
+		}
 	}
 	// all of them, also of other branches: the new timeline is numbered after
 	// every one that was ever archived
@@ -182,7 +202,10 @@ type recoverer struct {
 	feed *archive.Feed
 	log  string
 
-	superuser string // whom the server was opened as
+	begun     atomic.Pointer[time.Time] // replay, by the clock
+	superuser string                    // whom the server was opened as
+	links     []string                  // that lead to them while it recovers
+	spaces    map[pg.Oid]bool           // the tablespaces that the recovered server has
 }
 
 // hba lets in whoever can reach the socket, which lies in a directory that only the
@@ -191,6 +214,13 @@ const hba = "local all all trust\n"
 
 func (s *recoverer) prepare() error {
 	if err := s.dir(s.r.Scratch); err != nil {
+		return err
+	}
+	if s.r.Sockets == "" {
+		s.r.Sockets = s.r.Scratch
+	} else if err := os.Mkdir(s.r.Sockets, 0o700); err != nil {
+		return err // another's directory is not entered
+	} else if err := s.own(s.r.Sockets); err != nil {
 		return err
 	}
 	s.log = filepath.Join(s.r.Scratch, "recovery.log")
@@ -294,7 +324,7 @@ func (s *recoverer) settings() ([]string, error) {
 		{"hot_standby", "off"},
 		// nothing may leave or enter while it recovers
 		{"listen_addresses", ""},
-		{"unix_socket_directories", s.r.Scratch},
+		{"unix_socket_directories", s.r.Sockets},
 		{"port", "5432"},
 		{"hba_file", filepath.Join(s.r.Scratch, "pg_hba.conf")},
 		{"ident_file", filepath.Join(s.r.Scratch, "pg_ident.conf")},
@@ -398,6 +428,14 @@ func (s *recoverer) end(cmd *exec.Cmd, exited chan error) error {
 	return nil
 }
 
+// now is zero without a clock.
+func (s *recoverer) now() time.Time {
+	if s.r.Clock == nil {
+		return time.Time{}
+	}
+	return s.r.Clock()
+}
+
 // tail is the end of the server's log.
 func (s *recoverer) tail() string {
 	f, err := os.Open(s.log)
@@ -436,7 +474,11 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 		if c == nil {
 			continue // not yet
 		}
+		opened := s.now()
 		reached, err := s.ask(ctx, c)
+		if began := s.begun.Load(); began != nil && reached != nil {
+			reached.Replay = opened.Sub(*began)
+		}
 		cerr := c.Close()
 		if err != nil {
 			return nil, err
@@ -466,6 +508,9 @@ func (s *recoverer) ask(ctx context.Context, c *client.Conn) (*Reached, error) {
 		return nil, fmt.Errorf("the recovered server began no timeline of its own")
 	}
 	out.Timeline, out.LSN = newest.Timeline, newest.Entries[n-1].End
+	if s.spaces, err = tablespacesOf(ctx, c); err != nil {
+		return nil, err
+	}
 	if err := s.fates(ctx, c, out); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func (*NoSuperuserError) Error() string {
 func (s *recoverer) connect(ctx context.Context, user, database string) (*client.Conn, error) {
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace
 	return client.Connect(ctx, fmt.Sprintf("host='%s' port=5432 user='%s' dbname='%s' sslmode=disable application_name=kbcli",
-		quote(s.r.Scratch), quote(user), quote(database)))
+		quote(s.r.Sockets), quote(user), quote(database)))
 }
 
 // open connects to the recovered server as a superuser, and notes as whom. It is nil

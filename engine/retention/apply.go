@@ -33,17 +33,23 @@ func Load(ctx context.Context, l *repository.Lineage, now time.Time, ttl time.Du
 		_, in.Tails[g] = repository.Chain(tails[i:j], in.SegmentSize.Start(g.Number))
 		i = j
 	}
-	for g, err := range l.Segments(ctx, pg.Segment{}) {
-		if err != nil {
-			return Input{}, err
-		}
-		in.WAL = grow(in.WAL, g.Segment)
+	chapters, err := l.Chapters(ctx)
+	if err != nil {
+		return Input{}, err
 	}
-	for g, err := range l.Indexed(ctx, pg.Segment{}) {
-		if err != nil {
-			return Input{}, err
-		}
-		in.Indexed = grow(in.Indexed, g.Segment)
+	wal, err := l.SegmentRuns(ctx, chapters)
+	if err != nil {
+		return Input{}, err
+	}
+	indexed, err := l.IndexedRuns(ctx, chapters)
+	if err != nil {
+		return Input{}, err
+	}
+	for _, r := range wal {
+		in.WAL = append(in.WAL, Run(r))
+	}
+	for _, r := range indexed {
+		in.Indexed = append(in.Indexed, Run(r))
 	}
 	cat, err := catalog.Load(ctx, l)
 	if err != nil {
@@ -58,14 +64,6 @@ func Load(ctx context.Context, l *repository.Lineage, now time.Time, ttl time.Du
 		in.Absent[m.Name] = true
 	}
 	return in, in.loadPaths(ctx, cat)
-}
-
-func grow(rs []Run, g pg.Segment) []Run {
-	if n := len(rs); n > 0 && rs[n-1].Timeline == g.Timeline && rs[n-1].To == g.Number {
-		rs[n-1].To++
-		return rs
-	}
-	return append(rs, Run{g.Timeline, g.Number, g.Number + 1})
 }
 
 // loadPaths finds the ways through the timelines and when those that were left end.
@@ -117,13 +115,18 @@ func (in *Input) loadPaths(ctx context.Context, cat *catalog.Catalog) error {
 	return nil
 }
 
-// Apply deletes what is on the list: the backups, then the WAL, oldest first. Packs that
+// Apply deletes what is on the list: the backups, leftovers, then the WAL, oldest first. Packs that
 // other backups use stay. Interrupted anywhere, or run again, it leaves nothing
 // broken; a list that is older than the newest change of the lineage must not be applied.
 func Apply(ctx context.Context, l *repository.Lineage, list List) error {
 	if len(list.Backups) > 0 {
 		if err := applyBackups(ctx, l, list.Backups); err != nil {
 			return err
+		}
+	}
+	for _, name := range list.Leftovers {
+		if err := l.Sweep(ctx, name); err != nil {
+			return fmt.Errorf("sweep what is left of backup %s: %w", name, err)
 		}
 	}
 	if len(list.WAL) == 0 {
@@ -141,6 +144,9 @@ func Apply(ctx context.Context, l *repository.Lineage, list List) error {
 		for n := r.From; n < r.To; n++ {
 			g := pg.Segment{Timeline: r.Timeline, Number: n}
 			err := ctx.Err()
+			if first := l.ChapterOf(g); err == nil && (g == first || n == r.From) {
+				err = l.DeleteChapters(ctx, first) // it tells of segments that are there
+			}
 			if err == nil && tailed[g] {
 				err = l.DeleteTails(ctx, g)
 			}

@@ -28,7 +28,10 @@ type Input struct {
 	// interrupted deletion leaves an index alone.
 	WAL, Indexed []Run
 	Tails        map[pg.Segment]pg.LSN // how far the tails of a segment reach from its start
-	Keep         map[string]bool       // backups that must not go for other reasons
+	Keep         map[string]bool       // backups and leftovers that must not go for other reasons
+	// Leftovers are the names of backups without a manifest of which something lies
+	// about; nil: nobody looked.
+	Leftovers []string
 	// Absent are snapshots that cannot be reached. They serve nothing and count for
 	// nothing, but may come back: they and their WAL go when others of their age do.
 	Absent map[string]bool
@@ -63,6 +66,8 @@ type Run struct {
 type List struct {
 	Backups []string // by position
 	WAL     []Run    // segments with their tails and indexes, by timeline and number
+	// Leftovers are what is left of backups that are none, by name.
+	Leftovers []string
 
 	KeptBackups []Kept
 	KeptWAL     []KeptRun
@@ -74,7 +79,9 @@ type List struct {
 }
 
 // Empty tells whether nothing goes.
-func (l List) Empty() bool { return len(l.Backups) == 0 && len(l.WAL) == 0 }
+func (l List) Empty() bool {
+	return len(l.Backups) == 0 && len(l.WAL) == 0 && len(l.Leftovers) == 0
+}
 
 // Reason says why something is kept.
 type Reason string
@@ -128,6 +135,11 @@ func Plan(in Input) List {
 	}
 	out.KeptWAL = p.kept
 	out.WAL = p.unneeded()
+	for _, name := range in.Leftovers {
+		if !in.Keep[name] {
+			out.Leftovers = append(out.Leftovers, name)
+		}
+	}
 	return out
 }
 

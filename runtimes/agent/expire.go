@@ -20,14 +20,21 @@ import (
 
 // expireInterval is how often it is looked whether something expired, and replanInterval
 // how often the repository is read for it where nothing points to a change.
+//
+// What is to go and cannot yet is looked at again after dueInterval.
+// What is marked ages only while somebody looks: see retention.Marks. sweepInterval is how
+// often it is looked for what interrupted backups left, which lists all packs.
 const (
 	expireInterval = time.Minute
 	replanInterval = time.Hour
+	dueInterval    = 10 * time.Minute
+	sweepInterval  = 6 * time.Hour
 )
 
 // expiry is what is known of the last look for what expired.
 type expiry struct {
 	looked  time.Time // zero: look at once
+	swept   time.Time // when leftovers were looked for
 	plan    time.Time // when to read the repository again at the latest
 	seen    expirySeen
 	trouble string // why nothing expires; empty where nothing stands in the way
@@ -108,43 +115,65 @@ func (p *Protector) expireNow(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	// a backup that is being taken may be among them
+	if p.job == nil && (p.expiry.swept.IsZero() || now.Sub(p.expiry.swept).Abs() >= sweepInterval) {
+		if err := LookForLeftovers(ctx, lineage, &in, all); err != nil {
+			return err
+		}
+	}
 	list := retention.Plan(in)
-	if err := p.letGo(ctx, lineage, list, all); err != nil {
+	step, err := p.letGo(ctx, lineage, Expiry{promise, in, list}, all)
+	if err != nil {
 		return err
 	}
-	p.tellExpired(list.Backups, all...)
+	p.tellExpired(step.Go.Backups, all...)
+	p.tellMarked(step, promise.Grace, all...)
 	p.expiry.seen, p.expiry.plan = seen, now.Add(replanInterval)
-	if !list.Next.IsZero() && list.Next.Before(p.expiry.plan) {
-		p.expiry.plan = list.Next
+	if in.Leftovers != nil {
+		p.expiry.swept = now
 	}
-	if len(list.Backups) > 0 {
+	for _, at := range []time.Time{list.Next, step.Marks.Next(promise.Grace)} {
+		if at.IsZero() {
+			continue
+		}
+		if !at.After(now) { // something holds it up
+			at = now.Add(dueInterval)
+		}
+		if at.Before(p.expiry.plan) {
+			p.expiry.plan = at
+		}
+	}
+	if len(step.Go.Backups) > 0 {
 		p.expiry.plan = time.Time{} // their WAL goes in a next round
 	}
-	return p.refresh(ctx, lineage, in, list)
+	return p.refresh(ctx, lineage, in, step.Go)
 }
 
-// letGo lets go what is listed, under the lineage's lock.
-func (p *Protector) letGo(ctx context.Context, lineage *repository.Lineage, list retention.List, all []*v1alpha1.Backup) error {
-	if list.Empty() || len(list.Backups) > 0 && isBuilding(lineage.Info().ID) {
-		return nil // the next round sees what the backup uses that is being taken
+// letGo takes one step with what is planned, under the lineage's lock.
+func (p *Protector) letGo(ctx context.Context, lineage *repository.Lineage, x Expiry, all []*v1alpha1.Backup) (retention.Step, error) {
+	if x.List.Empty() {
+		if m, err := retention.LoadMarks(ctx, lineage); err == nil && m.Empty() {
+			return retention.Step{}, noteMarks(ctx, p.cfg.Objects, lineage.Info().ID, m, x.Promise.Grace, all)
+		}
 	}
 	if p.lineage != nil && p.lineage.Info().ID == lineage.Info().ID && p.lineage.Repository() == lineage.Repository() {
 		lineage = p.lineage
 	}
 	idle := p.held.lock == nil
 	if err := p.hold(ctx, lineage); err != nil {
-		return err
+		return retention.Step{}, err
 	}
 	if idle {
 		defer p.release()
 	}
 	// somebody may have begun a restore while the repository was read
 	if busy, err := Restoring(ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster); err != nil || busy {
-		return err
+		return retention.Step{}, err
 	}
 	ctx, cancel := p.while(ctx)
 	defer cancel()
-	return LetGo(ctx, p.cfg.Objects, p.cfg.Log, lineage, list, all)
+	defer p.suspendRolling()()
+	return x.Step(ctx, p.cfg.Objects, p.cfg.Log, lineage, all)
 }
 
 // noteExpirations says in each scheduled Backup when it may go, and in the policy

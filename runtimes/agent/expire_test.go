@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -161,6 +163,119 @@ func TestExpireDoubtsClock(t *testing.T) {
 		d.later()
 	}
 	d.wantBackups("b2")
+}
+
+// TestExpireAfterGrace: what the policy does not promise is marked and can be used; it goes
+// when it has been marked for the grace, and stays where the policy promises it again.
+func TestExpireAfterGrace(t *testing.T) {
+	d := newDesk(t)
+	d.policySet(func(r *v1alpha1.RetentionSpec) { r.Grace = "6h" })
+	d.daily(4)
+	var told []string
+	d.cfg.Event = func(object string, _ runtimes.EventType, reason, _ string) {
+		if reason != "BackupExpired" || !slices.Contains(told, object+" "+reason) {
+			told = append(told, object+" "+reason)
+		}
+	}
+	marked := func(want ...string) {
+		t.Helper()
+		all, err := store.List[*v1alpha1.Backup](t.Context(), d.cfg.Objects, "default", nil)
+		d.must(err)
+		var got []string
+		for _, b := range all {
+			if b.DeletionTimestamp != nil {
+				continue
+			}
+			if b.Status.MarkedTime.IsZero() != b.Status.DeletionTime.IsZero() {
+				t.Errorf("%s is marked %s and goes %s", b.Name, b.Status.MarkedTime, b.Status.DeletionTime)
+			}
+			if !b.Status.MarkedTime.IsZero() {
+				got = append(got, fmt.Sprintf("%s in %s", b.Name, b.Status.DeletionTime.Sub(d.now).Round(time.Hour)))
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("marked (-want +got):\n%s", diff)
+		}
+	}
+	d.policySet(func(r *v1alpha1.RetentionSpec) { r.TTL = "1h" }) // a mistake
+	d.later()
+	marked("b0 in 6h0m0s", "b1 in 6h0m0s", "b2 in 6h0m0s")
+	d.later()
+	marked("b0 in 4h0m0s", "b1 in 4h0m0s", "b2 in 4h0m0s")
+	d.policySet(func(r *v1alpha1.RetentionSpec) { r.TTL = "7d" })
+	d.later()
+	marked()
+	d.wantBackups("b0", "b1", "b2", "b3")
+	d.policySet(func(r *v1alpha1.RetentionSpec) { r.TTL = "1h" }) // meant
+	d.later()
+	d.now = d.now.Add(20 * time.Hour) // the machine sleeps: that counts for two hours
+	d.look(d.expire)
+	marked("b0 in 4h0m0s", "b1 in 4h0m0s", "b2 in 4h0m0s")
+
+	// another agent takes over
+	next := New(d.cfg)
+	d.Protector.abandon()
+	d.Protector = next
+	d.later()
+	d.wantBackups("b0", "b1", "b2", "b3")
+	d.later()
+	d.wantBackups("b3")
+	if diff := cmp.Diff([]string{
+		"Backup/b0 BackupMarked", "Backup/b1 BackupMarked", "Backup/b2 BackupMarked",
+		"Backup/b0 BackupKept", "Backup/b1 BackupKept", "Backup/b2 BackupKept",
+		"Backup/b0 BackupMarked", "Backup/b1 BackupMarked", "Backup/b2 BackupMarked",
+		"Backup/b0 BackupExpired", "Backup/b1 BackupExpired", "Backup/b2 BackupExpired",
+	}, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
+// TestLeftoversAreSwept: what an interrupted backup left goes when nobody can go on with
+// it, and not while one is in progress.
+func TestLeftoversAreSwept(t *testing.T) {
+	d := newDesk(t)
+	d.policySet(func(r *v1alpha1.RetentionSpec) { r.Grace = "4h" })
+	d.daily(2)
+	for _, name := range []string{"lost", "going", "failed"} {
+		var w repository.PackWriter
+		w.Add([]byte(name), xxhash.Sum64String(name))
+		_, err := d.l.PutPack(t.Context(), repository.PackRef{Backup: name, Number: 1}, &w)
+		d.must(err)
+	}
+	for name, phase := range map[string]v1alpha1.BackupPhase{"going": v1alpha1.BackupInProgress, "failed": v1alpha1.BackupFailed} {
+		b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+		b.Spec.ClusterRef = "c"
+		d.must(d.cfg.Objects.Create(t.Context(), b))
+		b.Status.Phase, b.Status.Lineage = phase, d.l.Info().ID
+		d.must(d.cfg.Objects.UpdateStatus(t.Context(), b))
+	}
+	left := func(want ...string) {
+		t.Helper()
+		got, err := d.l.Leftovers(t.Context())
+		d.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("left (-want +got):\n%s", diff)
+		}
+	}
+	d.later()
+	left("failed", "going", "lost")
+	d.later()
+	left("failed", "going", "lost") // marked for two hours
+	d.job = &job{}                  // it may be one of them
+	for range 5 {
+		d.later()
+	}
+	left("failed", "going", "lost")
+	d.job = nil
+	end := build(d.l.Info().ID)
+	d.later()
+	left("failed", "going", "lost")
+	end()
+	for range 4 {
+		d.later()
+	}
+	left("going")
+	d.wantBackups("b0", "b1", "failed", "going")
 }
 
 func TestBelieveClock(t *testing.T) {

@@ -55,7 +55,8 @@ func build(lineage string) (end func()) {
 // incremental chooses what an incremental backup on timeline tli builds on: of the whole
 // backups on the way there the one that began last, and none that is being deleted.
 func (p *Protector) incremental(ctx context.Context, l *repository.Lineage, tli pg.TimelineID) (*basebackup.Incremental, error) {
-	in := &basebackup.Incremental{WAL: func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
+	// without the identity of a sealed repository there is what this machine remembers
+	in := &basebackup.Incremental{Whole: !l.Repository().Readable(), WAL: func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
 		return walOf(ctx, l, tli, lsn)
 	}}
 	cat, err := catalog.Load(ctx, l)
@@ -94,20 +95,35 @@ func lastWhole(cat *catalog.Catalog, tli pg.TimelineID, but map[string]bool) *re
 	return last
 }
 
+// indexLate is how long the index of the last segment is waited for where the segment itself
+// cannot be read.
+const indexLate = 10 * time.Second
+
 // walOf is what the WAL of a lineage says on the way to lsn. What else is damaged there
 // does not matter.
 func walOf(ctx context.Context, l *repository.Lineage, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
-	cat, err := catalog.Load(ctx, l)
+	cat, err := catalog.Load(ctx, l.Known())
 	if cat == nil {
 		return basebackup.WAL{}, err
 	}
 	path, err := cat.Path(tli)
 	return basebackup.WAL{History: path.History, Index: func(ctx context.Context, n uint64) (*walindex.Index, error) {
-		return cat.Index(ctx, path, n, lsn)
+		x, err := cat.Index(ctx, path, n, lsn)
+		last := n == l.Info().SegmentSize.Number(max(lsn, 1)-1)
+		// the index of a segment comes a moment after it
+		for until := time.Now().Add(indexLate); last && errors.Is(err, repository.ErrSealed) && time.Now().Before(until); {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+			}
+			x, err = cat.Index(ctx, path, n, lsn)
+		}
+		return x, err
 	}}, err
 }
 
-// After an incremental backup that the bound asked for failed, the next waits, and each
+// After a backup that the bound or a gap asked for failed, the next waits, and each
 // time twice as long.
 const (
 	firstRetry = time.Minute
@@ -146,6 +162,12 @@ func (p *Protector) runReplayBound(ctx context.Context, policy *v1alpha1.BackupP
 
 // boundWaits tells whether a backup is waited for, or the time after one that failed.
 func (p *Protector) boundWaits(ctx context.Context, last *repository.Manifest, now time.Time) (bool, error) {
+	return p.unaskedWaits(ctx, v1alpha1.BackupIncremental, last.Written, now)
+}
+
+// unaskedWaits tells whether any backup is waited for, or the time after those of a type
+// that nobody asked for and that failed since.
+func (p *Protector) unaskedWaits(ctx context.Context, kind v1alpha1.BackupType, since, now time.Time) (bool, error) {
 	all, err := store.List[*v1alpha1.Backup](ctx, p.cfg.Objects, p.cfg.Namespace, map[string]string{v1alpha1.LabelCluster: p.cfg.Cluster})
 	var broken store.BrokenObjects
 	if err != nil && !errors.As(err, &broken) {
@@ -162,7 +184,7 @@ func (p *Protector) boundWaits(ctx context.Context, last *repository.Manifest, n
 			return true, nil
 		case v1alpha1.BackupFailed:
 			at := b.Status.CompletionTimestamp.Time
-			if b.Labels[v1alpha1.LabelScheduled] == "" || b.Spec.BackupType != v1alpha1.BackupIncremental || at.Before(last.Written) || at.After(now) {
+			if b.Labels[v1alpha1.LabelScheduled] == "" || b.Spec.BackupType != kind || at.Before(since) || at.After(now) {
 				continue
 			}
 			failed++

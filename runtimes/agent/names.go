@@ -40,7 +40,11 @@ type namer struct {
 	full  bool
 	dirty map[pg.Oid]bool
 
-	last *catalog.Names // of run alone
+	// of run alone
+	last     *catalog.Names
+	length   int // of the last full names, and of all parts since
+	since    int
+	unmerged int // parts that were stored since they were put together
 }
 
 func (p *Protector) newNamer() *namer {
@@ -192,10 +196,35 @@ func (n *namer) store(ctx context.Context, full bool, dirty map[pg.Oid]bool) err
 		now.Keep(n.last)
 	}
 	n.last = now
+	return n.tidy(ctx, full, len(body))
+}
+
+// Names that change all the time leave few objects: as many parts are put together, and
+// parts that have become longer than all names, and than so much, are followed by all names.
+const (
+	namesMerged = 64
+	namesShort  = 64 << 10
+)
+
+// tidy does what keeps names few when some were stored.
+func (n *namer) tidy(ctx context.Context, full bool, length int) error {
 	if full {
-		return n.prune(ctx)
+		n.length, n.since = length, 0
+		if err := n.prune(ctx); err != nil {
+			return err
+		}
+		n.unmerged = namesMerged // those of before, too
+	} else {
+		n.unmerged++
+		if n.since += length; n.since > max(n.length, namesShort) {
+			n.whole()
+		}
 	}
-	return nil
+	if n.unmerged < namesMerged {
+		return nil
+	}
+	n.unmerged = 0
+	return catalog.MergeNames(ctx, n.lineage, namesMerged, n.may)
 }
 
 // prune removes names that no backup needs.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +99,44 @@ func TestNames(t *testing.T) {
 	s.Exec(t, "create table v (i int)")
 	n.whole()
 	until("old ones gone", func(o []repository.NamesObject) bool { return len(o) == 2 && o[0] == got[2] && o[1].Full })
+}
+
+// TestNamesTidy: names that change all the time leave few objects, and none of them is lost.
+func TestNamesTidy(t *testing.T) {
+	repo, err := repository.Create(t.Context(), mem.New(nil), repository.Options{Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := repo.CreateLineage(t.Context(), repository.LineageInfo{Cluster: "c", SystemID: 1, Major: 15, SegmentSize: 16 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &namer{lineage: l, may: func() error { return nil }, oldest: func() (pg.LSN, bool) { return 0, false }, wake: make(chan struct{}, 1), dirty: map[pg.Oid]bool{}}
+	put := func(at repository.NamesObject, length int) {
+		t.Helper()
+		x := catalog.Names{Databases: []catalog.DatabaseNames{{Oid: 5, Name: strings.Repeat("x", length)}}}
+		body := x.Encode()
+		if err := errors.Join(l.PutNames(t.Context(), at, body), n.tidy(t.Context(), at.Full, len(body))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(repository.NamesObject{LSN: 1, Timeline: 1, Full: true}, 100)
+	for i := range 3 * namesMerged {
+		put(repository.NamesObject{LSN: pg.LSN(i + 2), Timeline: 1}, 100)
+	}
+	got, err := l.NamesObjects(t.Context())
+	if err != nil || len(got) != 2 || !got[0].Full || !got[1].Several || got[1].LSN != 3*namesMerged+1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if n.full {
+		t.Error("all names are wanted too early")
+	}
+	for i := 0; !n.full && i < 10; i++ {
+		put(repository.NamesObject{LSN: pg.LSN(10000 + i), Timeline: 1}, namesShort/4)
+	}
+	if !n.full {
+		t.Error("however long the parts are, not all names are stored again")
+	}
 }
 
 // storeOnce stores as run does, while run has nothing to do.

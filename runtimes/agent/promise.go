@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -21,12 +22,15 @@ import (
 type Promise struct {
 	TTL         time.Duration
 	Least, Most int // scheduled backups; Most 0 is no limit
+	// Grace is how long what the rest lets go is only marked.
+	Grace time.Duration
 }
 
 // PromiseOf reads the retention of a policy.
 func PromiseOf(r v1alpha1.RetentionSpec) (Promise, error) {
 	ttl, err := v1alpha1.ParseTTL(r.TTL)
-	return Promise{TTL: ttl, Least: int(r.MinBackups), Most: int(r.MaxBackups)}, err
+	grace, err2 := v1alpha1.ParseGrace(r.Grace)
+	return Promise{TTL: ttl, Least: int(r.MinBackups), Most: int(r.MaxBackups), Grace: grace}, cmp.Or(err, err2)
 }
 
 // Load reads what retention.Plan must know to keep the promise in a lineage.
@@ -36,9 +40,9 @@ func (p Promise) Load(ctx context.Context, l *repository.Lineage, now time.Time)
 	return in, err
 }
 
-// LetGo deletes the Backups of a lineage that are listed, as objects, whose deletion
+// letGo deletes the Backups of a lineage that are listed, as objects, whose deletion
 // removes their bytes; or, when there are none, the WAL. all are the objects there are.
-func LetGo(ctx context.Context, objects store.Store, log *slog.Logger, lineage *repository.Lineage, list retention.List, all []*v1alpha1.Backup) error {
+func letGo(ctx context.Context, objects store.Store, log *slog.Logger, lineage *repository.Lineage, list retention.List, all []*v1alpha1.Backup) error {
 	if len(list.Backups) == 0 {
 		return retention.Apply(ctx, lineage, list)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/kbcli/kbcli/engine/archive"
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -79,11 +80,12 @@ type Protector struct {
 // archiving is an Archiver that runs.
 type archiving struct {
 	*archive.Archiver
-	key   string // of what it was started with
-	names *namer
-	stop  context.CancelFunc
-	done  chan struct{}
-	err   error // valid once done is closed
+	key      string // of what it was started with
+	names    *namer
+	chapters *roller
+	stop     context.CancelFunc
+	done     chan struct{}
+	err      error // valid once done is closed
 }
 
 // New makes a Protector.
@@ -409,11 +411,17 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 		return err
 	}
 	actx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a := &archiving{Archiver: arch, key: key, names: names, stop: cancel, done: make(chan struct{})}
+	rolls := p.newRoller()
+	rolls.at = func() pg.Segment {
+		st := arch.Status()
+		return pg.Segment{Timeline: st.RepositoryTimeline, Number: rolls.lineage.Info().SegmentSize.Number(st.Repository)}
+	}
+	a := &archiving{Archiver: arch, key: key, names: names, chapters: rolls, stop: cancel, done: make(chan struct{})}
 	go func() {
-		stop := names.start(actx)
+		stop, stopRolling := names.start(actx), rolls.start(actx)
 		a.err = arch.Run(actx)
 		stop()
+		stopRolling()
 		close(a.done)
 	}()
 	p.arch = a

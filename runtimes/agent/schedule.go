@@ -35,6 +35,7 @@ func (p *Protector) runSchedule(ctx context.Context) error {
 		p.runOne(ctx, policy, v1alpha1.BackupSnapshot, s.Snapshot),
 		p.runOne(ctx, policy, v1alpha1.BackupDatafile, s.Datafile),
 		p.runOne(ctx, policy, v1alpha1.BackupIncremental, s.Incremental),
+		p.runAfterGap(ctx, policy),
 		p.runReplayBound(ctx, policy),
 	)
 }

@@ -54,6 +54,7 @@ func newDesk(t *testing.T) *desk {
 	d.must(objects.UpdateStatus(t.Context(), c))
 	o := &v1alpha1.BackupPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
 	o.Spec.ClusterRef = "c"
+	o.Spec.Retention.Grace = "0h"
 	o.Spec.Schedule.Datafile = v1alpha1.Schedule{Enable: true, CronExpression: "0 18 * * *"}
 	d.must(objects.Create(t.Context(), o))
 	d.Protector = New(Config{

@@ -16,7 +16,6 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/checkup"
 	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -30,7 +29,10 @@ type lastStatus struct {
 	behind    time.Time               // since when the repository was behind when the Archiver was last asked
 	reason    string                  // of the last error
 	failing   metav1.Time             // since when there is that reason
-	gaps      int
+	branches  []v1alpha1.RecoverableWindow
+	branched  *catalog.Catalog // whose branches they are
+	turns     int
+	archiver  *archive.Archiver // whose turns they are
 	timeline  pg.TimelineID
 	leftOnly  bool // what can be reached is in lineages that the cluster left, and in no other
 	syncKnown bool
@@ -92,7 +94,7 @@ func (p *Protector) putStatus(ctx context.Context, problem error, ends bool) err
 	p.last.archive = a
 	wanted := p.policy != nil && p.policy.Spec.Schedule.Logfile.Enable
 
-	next := v1alpha1.ClusterStatus{Archive: a, Windows: windows, LastBackup: p.last.backup, LastBackupTime: p.last.backupTime}
+	next := v1alpha1.ClusterStatus{Archive: a, Windows: windows, Branches: p.last.branches, LastBackup: p.last.backup, LastBackupTime: p.last.backupTime}
 	archiving := judgeArchiving(a, wanted, t, names)
 	recoverable := judgeRecoverable(&next, p.last.leftOnly, archiving, names)
 	if !p.worth(&next, archiving, recoverable, now) {
@@ -101,6 +103,9 @@ func (p *Protector) putStatus(ctx context.Context, problem error, ends bool) err
 	c, err := store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster, func(c *v1alpha1.Cluster) error {
 		s := &c.Status
 		s.Archive, s.Windows, s.LastBackup, s.LastBackupTime = next.Archive, next.Windows, next.LastBackup, next.LastBackupTime
+		if p.last.branched != nil { // what was told holds until it is known
+			s.Branches = next.Branches
+		}
 		Ready(s, c.Generation, now)
 		setCondition(s, v1alpha1.ConditionArchiving, archiving, c.Generation, now)
 		setCondition(s, v1alpha1.ConditionRecoverable, recoverable, c.Generation, now)
@@ -157,7 +162,7 @@ func (p *Protector) worth(s *v1alpha1.ClusterStatus, archiving, recoverable verd
 	}
 	was, is := *told.Archive, *s.Archive
 	if was.State != is.State || was.Timeline != is.Timeline || (was.LastError == "") != (is.LastError == "") || !reflect.DeepEqual(was.Gaps, is.Gaps) ||
-		told.LastBackup != s.LastBackup || !told.LastBackupTime.Equal(&s.LastBackupTime) || !sameWindows(told.Windows, s.Windows) {
+		told.LastBackup != s.LastBackup || !told.LastBackupTime.Equal(&s.LastBackupTime) || !sameWindows(told.Windows, s.Windows) || p.last.branched != nil && !sameBranches(told.Branches, s.Branches) {
 		return true
 	}
 	if reflect.DeepEqual(was, is) && reflect.DeepEqual(told.Windows, s.Windows) {
@@ -292,11 +297,17 @@ func (p *Protector) look(ctx context.Context, problem error) (*v1alpha1.ArchiveS
 
 // lookAtCatalog lists the windows, and fills in the gaps.
 func (p *Protector) lookAtCatalog(ctx context.Context, st archive.Status, out *v1alpha1.ArchiveStatus) ([]v1alpha1.RecoverableWindow, error) {
-	if len(st.Gaps) != p.last.gaps || st.RepositoryTimeline != p.last.timeline && st.RepositoryTimeline != 0 {
+	var arch *archive.Archiver
+	if p.arch != nil {
+		arch = p.arch.Archiver
+	}
+	// WAL goes on elsewhere than where the catalog ends
+	turned := st.Turns != p.last.turns || arch != nil && arch != p.last.archiver
+	if turned || st.RepositoryTimeline != p.last.timeline && st.RepositoryTimeline != 0 {
 		if err := p.reload(ctx); err != nil {
 			return nil, err
 		}
-		p.last.gaps, p.last.timeline = len(st.Gaps), st.RepositoryTimeline
+		p.last.turns, p.last.archiver, p.last.timeline = st.Turns, arch, st.RepositoryTimeline
 	}
 	p.mu.Lock()
 	cat := p.cat
@@ -311,10 +322,17 @@ func (p *Protector) lookAtCatalog(ctx context.Context, st archive.Status, out *v
 	if err != nil {
 		return nil, err
 	}
-	gaps := cat.Gaps()
+	gaps := withGaps(cat.Gaps(), st.Gaps)
 	out.Gaps = gapsOf(gaps)
 	if n := len(gaps); n > 0 && (len(ws) == 0 || ws[len(ws)-1].ToLSN <= gaps[n-1].From) && out.State == v1alpha1.ArchiveStreaming {
 		out.State = v1alpha1.ArchiveGap // until a backup begins a new window
+	}
+	if cat != p.last.branched { // what nobody writes any more stands still
+		branches, err := cat.Branches(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.last.branches, p.last.branched = branchWindows(branches, ws), cat
 	}
 	former := p.formerWindows(ctx)
 	p.last.leftOnly = len(former) > 0 && len(ws) == 0
@@ -353,26 +371,3 @@ func fillArchive(out *v1alpha1.ArchiveStatus, st archive.Status, now time.Time) 
 }
 
 func seconds(d time.Duration) int64 { return max(0, int64(d/time.Second)) }
-
-func gapsOf(gaps []repository.Gap) []v1alpha1.Gap {
-	var out []v1alpha1.Gap
-	for _, g := range gaps {
-		out = append(out, v1alpha1.Gap{
-			Timeline: int64(g.Timeline), From: g.From.String(), To: g.To.String(),
-			Reason: g.Reason, Time: v1alpha1.MicroTimeOf(g.Detected),
-		})
-	}
-	return out
-}
-
-// WindowsOf puts windows into the words of the objects.
-func WindowsOf(ws []catalog.Window) []v1alpha1.RecoverableWindow {
-	var out []v1alpha1.RecoverableWindow
-	for _, w := range ws {
-		out = append(out, v1alpha1.RecoverableWindow{
-			Timeline: int64(w.Timeline), From: v1alpha1.MicroTimeOf(w.From), To: v1alpha1.MicroTimeOf(w.To),
-			FromLSN: w.FromLSN.String(), ToLSN: w.ToLSN.String(), Backup: w.Backup,
-		})
-	}
-	return out
-}

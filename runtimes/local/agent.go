@@ -66,6 +66,7 @@ func (r *Runtime) RunAgent(ctx context.Context) (err error) {
 		return fmt.Errorf("agent: %w", err)
 	}
 	r.repos.Identity = r.identity
+	r.repos.Listed = func(all []*v1alpha1.BackupRepo) error { return r.keys.sweep(r.secrets(), all, time.Now()) }
 	r.repos.Event = func(object string, t runtimes.EventType, reason, message string) {
 		r.event("", "", object, t, reason, "%s", message)
 	}

@@ -12,6 +12,9 @@
 //	  agent.log                    what it did, a JSON object a line
 //	  events/                      what happened: a JSON object a line, a file a cluster
 //	  installation                 its name, which locks in repositories bear
+//	  rates.json                   how long restores took, for the estimates of plans
+//	  known/                       0700: of what this machine wrote into sealed repositories
+//	                             and cannot open, what an incremental backup needs to know
 //	  verify/<random>/             a backup that is being tried out
 //	  secrets/                     0700: credentials of repositories
 //	  repository/                  the default repository

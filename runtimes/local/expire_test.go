@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -63,6 +64,7 @@ func TestExpire(t *testing.T) {
 	says("and the server's said")
 	_, err := store.Mutate(t.Context(), m.objects, "default", v1alpha1.DefaultBackupPolicyName("my-pg"), func(p *v1alpha1.BackupPolicy) error {
 		p.Spec.Schedule.Logfile.Enable = false // nobody asks the server any more
+		p.Spec.Retention.Grace = "0h"
 		return nil
 	})
 	if err != nil {
@@ -123,6 +125,13 @@ func TestExpire(t *testing.T) {
 			note, err := time.Parse(time.RFC3339, o.Annotations["dataprotection.kubeblocks.io/expiry-clock"])
 			return err == nil && m.clockOf().Sub(note) < 2*time.Hour
 		})
+	}
+	// its policy is gone: it is marked for a day, of which each look counts
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+		if _, err := store.Get[*v1alpha1.Backup](t.Context(), m.objects, "default", "b2"); apierrors.IsNotFound(err) {
+			break
+		}
+		ahead.Add(int64(61 * time.Minute))
 	}
 	m.away(t, "b2")
 	if start, err = pg.ParseLSN(third.Status.StartLSN); err != nil {

@@ -23,6 +23,8 @@ func (l layout) log() string                 { return filepath.Join(l.state, "ag
 func (l layout) agentState() string          { return filepath.Join(l.state, "agent.json") }
 func (l layout) agentStart() string          { return filepath.Join(l.state, "agent.start") }
 func (l layout) agentStopped() string        { return filepath.Join(l.state, "agent.stopped") }
+func (l layout) rates() string               { return filepath.Join(l.state, "rates.json") }
+func (l layout) copies() string              { return filepath.Join(l.state, "known") }
 func (l layout) secrets() string             { return filepath.Join(l.state, "secrets") }
 func (l layout) repository() string          { return filepath.Join(l.state, "repository") }
 func (l layout) cluster(ns, n string) string { return filepath.Join(l.state, "clusters", ns, n) }

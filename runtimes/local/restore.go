@@ -68,9 +68,13 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	if err := k.restoreLog().Planned(ctx, p); err != nil {
 		return nil, err
 	}
-	scratch := k.r.recovery(k.namespace, k.name)
+	scratch, sockets := k.r.recovery(k.namespace, k.name), ""
 	if len(scratch) > maxSocketDir {
-		return nil, fmt.Errorf("the state directory's path is too long for a socket below it: %s", scratch)
+		sockets = k.r.short("r", scratch)
+		if err := os.RemoveAll(sockets); err != nil { // a killed agent left it
+			return nil, err
+		}
+		defer os.RemoveAll(sockets)
 	}
 	tmp, spaces := filepath.Join(s.dir, "data.new"), filepath.Join(s.dir, "tablespaces")
 	for _, dir := range []string{tmp, spaces, scratch} {
@@ -90,23 +94,28 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 		DataDirectory: tmp, Tablespaces: spaces, UID: s.uid, GID: s.gid, Jobs: runtime.NumCPU(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
-	if len(p.Tablespaces) > 0 {
+	if p.HasTablespaces() {
 		if err := s.account.dir(spaces, 0o755); err != nil {
 			return nil, err
 		}
 	}
+	began := k.r.clock()
 	if err := p.Fetch(ctx, into); err != nil {
 		return nil, err
 	}
+	fetched := k.r.clock()
 	k.restoreLog().Phase(ctx, v1alpha1.RestoreRecovering)
 	reached, err := p.Recover(ctx, restore.Recovery{
-		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch,
-		Replayed: func(n int) { fed.Store(int64(n)) },
+		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch, Sockets: sockets,
+		Replayed: func(n int) { fed.Store(int64(n)) }, Clock: k.r.clock,
 	})
 	if err != nil {
 		return nil, err
 	}
 	stop()
+	took := restore.Took{Fetch: fetched.Sub(began), Replay: reached.Replay, Start: k.r.clock().Sub(fetched) - reached.Replay}
+	reached.Notes = append(reached.Notes, k.tookNote(p, took))
+	k.r.learnRates(p, took)
 	s.superuser = reached.Superuser
 	if err := s.adopt(tmp, port, settingsOf(c)); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -42,10 +43,13 @@ type Runtime struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	version      string // of this program
-	program      string // its path
+	learning     sync.Mutex // rates.json
+	version      string     // of this program
+	program      string     // its path
 	supervisor   string
 	surroundings surroundings
+
+	keys secretSweep
 
 	// identity is who the agent is; of the agent alone.
 	identity *agent.Identity
@@ -78,7 +82,7 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 	return &Runtime{
 		layout: l, objects: objects, clock: o.Clock, log: o.Log,
 		version: o.Version, program: program, supervisor: o.Supervisor, surroundings: ourSurroundings(),
-		repos: &repos.Set{Objects: objects, Clock: o.Clock, Log: o.Log},
+		repos: &repos.Set{Objects: objects, Copies: l.copies(), Clock: o.Clock, Log: o.Log},
 	}, nil
 }
 
@@ -148,7 +152,11 @@ func (r *Runtime) Clock(ctx context.Context, src runtimes.Source) (time.Time, er
 
 // Plan says what a restore would do.
 func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Target) (*restore.Plan, error) {
-	return r.repos.Plan(ctx, src, t, func(p *restore.Plan) error { return p.Onto(filepath.Join(r.state, "clusters")) }, r.behind(src, t).wait)
+	fit := func(p *restore.Plan) error {
+		p.Weigh(r.readRates())
+		return p.Onto(filepath.Join(r.state, "clusters"))
+	}
+	return r.repos.Plan(ctx, src, t, fit, r.behind(src, t).wait)
 }
 
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.

@@ -96,6 +96,16 @@ type trial struct {
 
 func (r *Runtime) trials() string { return filepath.Join(r.state, "verify") }
 
+// trialSocket is where the server of a trial has its socket: elsewhere if the path to s/
+// is too long for one.
+func (r *Runtime) trialSocket(dir string) string {
+	s := filepath.Join(dir, "s")
+	if len(s) > maxSocketDir {
+		return r.short("v", s)
+	}
+	return s
+}
+
 // newTrial makes the directory of a trial, after it has removed what others left.
 func (r *Runtime) newTrial(major int) (*trial, error) {
 	if err := r.sweepTrials(); err != nil {
@@ -115,11 +125,8 @@ func (r *Runtime) newTrial(major int) (*trial, error) {
 	}
 	dir := filepath.Join(r.trials(), strings.ToLower(rand.Text()[:8]))
 	t := &trial{program: program, server: &server{
-		install: inst, account: acc, dir: dir, data: filepath.Join(dir, "data"), socket: filepath.Join(dir, "s"),
+		install: inst, account: acc, dir: dir, data: filepath.Join(dir, "data"), socket: r.trialSocket(dir),
 	}}
-	if len(t.socket) > maxSocketDir {
-		return nil, fmt.Errorf("the state directory's path is too long for a socket below it: %s", t.socket)
-	}
 	if err := os.MkdirAll(r.trials(), 0o755); err != nil {
 		return nil, err
 	}
@@ -152,7 +159,7 @@ func (r *Runtime) sweepTrials() error {
 			continue
 		}
 		dir := strings.TrimSuffix(path, ".lock")
-		t := &trial{lock: lock, server: &server{dir: dir, data: filepath.Join(dir, "data"), socket: filepath.Join(dir, "s")}}
+		t := &trial{lock: lock, server: &server{dir: dir, data: filepath.Join(dir, "data"), socket: r.trialSocket(dir)}}
 		errs = append(errs, t.remove())
 	}
 	return errors.Join(errs...)
@@ -174,7 +181,7 @@ func (t *trial) remove() error {
 		return err
 	}
 	// the lock's file goes last: without it nobody would find the rest
-	if err := os.RemoveAll(t.dir); err != nil {
+	if err := errors.Join(os.RemoveAll(t.socket), os.RemoveAll(t.dir)); err != nil {
 		return fmt.Errorf("remove what was restored to be tried: %w", err)
 	}
 	return errors.Join(os.Remove(t.lock.Path()), t.lock.Close())
@@ -207,7 +214,7 @@ func (t *trial) run(ctx context.Context, plan *restore.Plan, step func(string)) 
 			step(fmt.Sprintf("Fetching %s of %s", v1alpha1.FormatSize(done), v1alpha1.FormatSize(total)))
 		},
 	}
-	if len(plan.Tablespaces) > 0 {
+	if plan.HasTablespaces() {
 		if err := t.account.dir(into.Tablespaces, 0o755); err != nil {
 			return nil, err
 		}
@@ -217,9 +224,13 @@ func (t *trial) run(ctx context.Context, plan *restore.Plan, step func(string)) 
 		return nil, err
 	}
 	step("Recovering")
-	reached, err := plan.Recover(ctx, restore.Recovery{
-		Into: into, BinDir: t.bin, Program: t.program, Args: []string{AwaitCommand}, Scratch: t.socket,
-	})
+	recovery := restore.Recovery{
+		Into: into, BinDir: t.bin, Program: t.program, Args: []string{AwaitCommand}, Scratch: filepath.Join(t.dir, "s"),
+	}
+	if t.socket != recovery.Scratch {
+		recovery.Sockets = t.socket
+	}
+	reached, err := plan.Recover(ctx, recovery)
 	if err != nil {
 		return nil, err
 	}

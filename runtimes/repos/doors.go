@@ -32,11 +32,14 @@ const annotationRepository = "dataprotection.kubeblocks.io/repository-id"
 // object. One that does not answer keeps nobody waiting for another.
 type Set struct {
 	Objects store.Store
+	Copies  string // directory: what was written into sealed repositories is known from there; empty is nowhere
 	Clock   func() time.Time
 	Log     *slog.Logger
 
 	// Identity is who locks lineages to let go what nobody needs; nil where nothing does.
 	Identity *agent.Identity
+	// Listed, if set, is given all BackupRepos whenever all could be read.
+	Listed func([]*v1alpha1.BackupRepo) error
 	// Event takes note of what happened to an object; nil where nobody listens.
 	Event agent.EventFunc
 
@@ -94,7 +97,7 @@ func (r *Set) Of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.Rep
 			return nil, d.err
 		}
 	}
-	repo, err := openRepository(ctx, obj, r.Clock, r.Log)
+	repo, err := openRepository(ctx, obj, r.Copies, r.Clock, r.Log)
 	if err != nil {
 		err = fmt.Errorf("repository %s: %w", obj.Name, placeError(obj, err))
 	}
@@ -147,12 +150,12 @@ func (r *Set) All(ctx context.Context) (map[string]*repository.Repository, error
 
 // openRepository opens the place that an object describes, and lays a repository
 // out there if there is none.
-func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, clock func() time.Time, log *slog.Logger) (*repository.Repository, error) {
+func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, copies string, clock func() time.Time, log *slog.Logger) (*repository.Repository, error) {
 	place, err := OpenPlace(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	opt := repository.Options{Clock: clock, Snapshots: basebackup.Here}
+	opt := repository.Options{Clock: clock, Snapshots: basebackup.Here, Copies: copies}
 	if s := o.Spec.Sealing; s != nil {
 		opt.Recipients = s.Recipients
 		if s.IdentityFile != "" {

@@ -21,8 +21,11 @@ import (
 )
 
 // formerInterval is how often it is looked whether something expired of a lineage that
-// nobody writes any more.
-const formerInterval = time.Hour
+// nobody writes any more, and sweepInterval for what interrupted backups left there.
+const (
+	formerInterval = time.Hour
+	sweepInterval  = 6 * time.Hour
+)
 
 // expireLeft lets go what has expired of the lineages that no cluster writes to any more:
 // those of deleted clusters, and those that a cluster left for another repository. A
@@ -84,18 +87,28 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 		return false, err
 	}
 	all = slices.DeleteFunc(all, func(b *v1alpha1.Backup) bool { return b.Status.Lineage != info.ID })
-	ttl, err := k.r.formerTTL(ctx, info, all)
-	if err != nil || ttl == 0 {
+	promise, err := k.r.formerPromise(ctx, info, all)
+	if err != nil || promise.TTL == 0 {
 		return false, err
 	}
-	in, err := agent.Promise{TTL: ttl}.Load(ctx, l, now)
+	in, err := promise.Load(ctx, l, now)
 	if err != nil {
 		return false, err
 	}
-	list := retention.Plan(in)
+	if look := k.swept[info.ID]; look.IsZero() || now.Sub(look).Abs() >= sweepInterval {
+		if err := agent.LookForLeftovers(ctx, l, &in, all); err != nil {
+			return false, err
+		}
+	}
+	x := agent.Expiry{Promise: promise, Input: in, List: retention.Plan(in)}
 	busy, err := agent.Restoring(ctx, k.r.Objects, info.Namespace, info.Cluster)
-	if err != nil || busy || list.Empty() {
+	if err != nil || busy {
 		return false, err
+	}
+	if x.List.Empty() {
+		if marks, err := retention.LoadMarks(ctx, l); err == nil && marks.Empty() {
+			return false, nil
+		}
 	}
 	lock, err := agent.Lock(ctx, l, k.r.Identity)
 	var locked *repository.LockedError
@@ -106,33 +119,43 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 		return false, err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock(context.WithoutCancel(ctx))) }()
-	if err := agent.LetGo(ctx, k.r.Objects, k.r.Log, l, list, all); err != nil {
-		return false, err
+	if in.Leftovers != nil {
+		if k.swept == nil {
+			k.swept = map[string]time.Time{}
+		}
+		k.swept[info.ID] = now
 	}
-	return len(list.Backups) > 0, nil
+	step, err := x.Step(ctx, k.r.Objects, k.r.Log, l, all)
+	return len(step.Go.Backups) > 0, err
 }
 
-// formerTTL is how long the backups of a lineage are kept; 0 where nobody says, and
-// where its cluster still writes to it, whose Protector sees to that.
-func (r *Set) formerTTL(ctx context.Context, info repository.LineageInfo, backups []*v1alpha1.Backup) (time.Duration, error) {
+// formerPromise is how long the backups of a lineage are kept; its TTL is 0 where nobody
+// says, and where its cluster still writes to it, whose Protector sees to that.
+func (r *Set) formerPromise(ctx context.Context, info repository.LineageInfo, backups []*v1alpha1.Backup) (agent.Promise, error) {
+	var none agent.Promise
 	c, err := store.Get[*v1alpha1.Cluster](ctx, r.Objects, info.Namespace, info.Cluster)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return 0, err
+		return none, err
 	}
 	if err == nil {
 		if c.Status.Lineage == info.ID || c.Status.Lineage == "" || c.Status.SystemIdentifier == "" {
-			return 0, nil
+			return none, nil
 		}
 		if c.Status.SystemIdentifier == info.SystemID.String() {
 			p, err := store.Get[*v1alpha1.BackupPolicy](ctx, r.Objects, c.Namespace, v1alpha1.DefaultBackupPolicyName(c.Name))
 			if apierrors.IsNotFound(err) {
-				return 0, nil
+				return none, nil
 			}
 			if err != nil {
-				return 0, err
+				return none, err
 			}
-			return v1alpha1.ParseTTL(p.Spec.Retention.TTL)
+			promise, err := agent.PromiseOf(p.Spec.Retention)
+			return agent.Promise{TTL: promise.TTL, Grace: promise.Grace}, err
 		}
+	}
+	grace, err := v1alpha1.ParseGrace("") // its policy is gone
+	if err != nil {
+		return none, err
 	}
 	var ttl time.Duration
 	for _, b := range backups {
@@ -140,7 +163,7 @@ func (r *Set) formerTTL(ctx context.Context, info repository.LineageInfo, backup
 			ttl = max(ttl, st.Expiration.Sub(st.CompletionTimestamp.Time))
 		}
 	}
-	return ttl, nil
+	return agent.Promise{TTL: ttl, Grace: grace}, nil
 }
 
 // formerLineages are those of a cluster that it wrote to before, oldest first: of the same

@@ -47,9 +47,10 @@ type repoKeeper struct {
 	triedAt   time.Time // when that ended
 	probed    time.Time
 	inventory time.Time
-	expired   time.Time // by the runtime's clock
-	message   string    // what is not as it should be in a repository that is ready
-	trouble   string    // why nothing of those that left expires
+	expired   time.Time            // by the runtime's clock
+	swept     map[string]time.Time // by lineage: when leftovers were looked for
+	message   string               // what is not as it should be in a repository that is ready
+	trouble   string               // why nothing of those that left expires
 }
 
 // Keep starts a keeper for each BackupRepo that has none, and makes the others look.
@@ -76,6 +77,9 @@ func (r *Set) Keep(ctx context.Context, keepers Keepers, wg *sync.WaitGroup) err
 			delete(keepers, uid)
 		default:
 		}
+	}
+	if err == nil && r.Listed != nil { // one that cannot be read may name any key
+		err = r.Listed(all)
 	}
 	return errors.Join(err, r.seeToStrayBackups(ctx, all))
 }
@@ -121,8 +125,13 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		}
 		phase, message = v1alpha1.RepoFailed, err.Error()
 	}
+	tried := o.Generation
 	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.Objects, "", k.name); err != nil || o.UID != k.uid {
 		return nil // the next look sees that
+	}
+	if o.Generation != tried {
+		k.poke() // it was changed meanwhile: what was found is not of this one
+		return nil
 	}
 	var errs []error
 	if phase == v1alpha1.RepoReady {

@@ -37,7 +37,10 @@ func (r *Set) Source(ctx context.Context, src runtimes.Source) (*repository.Line
 		for _, l := range ls {
 			info := l.Info()
 			fits := info.Namespace == src.Namespace && info.Cluster == src.Cluster
-			if want != "" {
+			switch {
+			case src.Lineage != "":
+				fits = fits && info.ID == want
+			case want != "":
 				fits = info.ID == want
 			}
 			if fits && (found == nil || info.Created.After(found.Info().Created)) {
@@ -50,7 +53,7 @@ func (r *Set) Source(ctx context.Context, src runtimes.Source) (*repository.Line
 		return found, c, nil
 	case err != nil:
 		return nil, c, err
-	case c == nil:
+	case c == nil || src.Lineage != "":
 		return nil, nil, &runtimes.SourceNotFoundError{Source: src}
 	}
 	return nil, c, nil

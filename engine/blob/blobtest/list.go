@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/kbcli/kbcli/engine/blob"
 )
@@ -39,6 +40,19 @@ func listOrder(t *testing.T, s blob.Store) {
 		}
 		if diff := cmp.Diff(wantKeys, keys(t, s, prefix)); diff != "" {
 			t.Errorf("list %q (-want +got):\n%s", prefix, diff)
+		}
+		for _, after := range []string{"a-b", "a-", "a/", "a/c", "a/c/", "a/c0", "a/c.d/0", "a0", "b/1", "b/10", "b0", "Z", "~", "0", "c/c/c/c", "c/c/c/", "c/c-c/z"} {
+			var got []string
+			for info, err := range s.ListAfter(t.Context(), prefix, after) {
+				if err != nil {
+					t.Fatalf("list %q after %q: %v", prefix, after, err)
+				}
+				got = append(got, info.Key)
+			}
+			want := slices.DeleteFunc(slices.Clone(wantKeys), func(k string) bool { return k <= after })
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("list %q after %q (-want +got):\n%s", prefix, after, diff)
+			}
 		}
 	}
 	for info, err := range s.List(t.Context(), "") {

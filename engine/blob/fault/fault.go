@@ -204,6 +204,11 @@ func (f *Store) Stat(ctx context.Context, key string) (info blob.Info, err error
 
 // List implements blob.Lister.
 func (f *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, error] {
+	return f.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements blob.Lister.
+func (f *Store) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[blob.Info, error] {
 	return func(yield func(blob.Info, error) bool) {
 		a, err := f.plan(ctx, blob.VerbList, prefix)
 		if err != nil {
@@ -214,7 +219,7 @@ func (f *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, er
 			a.kind, a.n = cut, 0
 		}
 		n := int64(0)
-		for info, err := range f.inner.List(ctx, prefix) {
+		for info, err := range f.inner.ListAfter(ctx, prefix, after) {
 			if a.kind == cut && n == a.n {
 				yield(blob.Info{}, a.err)
 				return

@@ -105,6 +105,11 @@ func (b *body) Close() error { return b.f.Close() }
 // List implements blob.Lister. It holds the names of one folder at each level
 // in memory. Only folders that can hold the prefix are read.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, error] {
+	return s.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements blob.Lister. Folders that come before are not read.
+func (s *Store) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[blob.Info, error] {
 	return func(yield func(blob.Info, error) bool) {
 		dir, rest := "", prefix
 		if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
@@ -115,7 +120,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, er
 				rest = "/"
 			}
 		}
-		l := lister{s: s, ctx: ctx, yield: yield}
+		l := lister{s: s, ctx: ctx, yield: yield, after: after}
 		// That there is nothing is said by an empty directory too, so the root
 		// is looked at first, and again wherever something is missing.
 		err := s.checkRoot()
@@ -132,6 +137,7 @@ type lister struct {
 	s     *Store
 	ctx   context.Context
 	yield func(blob.Info, error) bool
+	after string
 }
 
 var errStop = errors.New("stop")
@@ -174,6 +180,9 @@ func (l *lister) folder(dir, prefix string) error {
 			key = dir + "/" + key
 		}
 		if e.IsDir() {
+			if below := key + "/"; below < l.after && !strings.HasPrefix(l.after, below) {
+				continue
+			}
 			if err := l.folder(key, ""); err != nil {
 				return err
 			}
@@ -191,7 +200,7 @@ func (l *lister) object(e os.DirEntry, key string) error {
 		return err
 	}
 	// What somebody else laid here under a name that is no key is not ours.
-	if blob.CheckKey(key) != nil {
+	if key <= l.after || blob.CheckKey(key) != nil {
 		return nil
 	}
 	info, err := e.Info()

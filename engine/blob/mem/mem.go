@@ -137,11 +137,16 @@ func (b *body) WriteTo(w io.Writer) (int64, error) {
 
 // List implements blob.Lister.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, error] {
+	return s.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements blob.Lister.
+func (s *Store) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[blob.Info, error] {
 	return func(yield func(blob.Info, error) bool) {
 		s.mu.Lock()
 		var infos []blob.Info
 		for k, o := range s.objects {
-			if strings.HasPrefix(k, prefix) {
+			if k > after && strings.HasPrefix(k, prefix) {
 				infos = append(infos, blob.Info{Key: k, Size: int64(len(o.data)), ModTime: o.time})
 			}
 		}

@@ -51,7 +51,7 @@ func (s *Store) String() string {
 // checkBucket asks whether the bucket is there. A listing is asked for rather
 // than a HEAD because the answer has a body, with words.
 func (s *Store) checkBucket(ctx context.Context) error {
-	for _, err := range s.list(ctx, s.prefix, 1) {
+	for _, err := range s.list(ctx, s.prefix, "", 1) {
 		return err
 	}
 	return nil
@@ -114,6 +114,11 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // List implements blob.Lister. Objects whose names are no keys, such as the
 // markers of folders that some tools make, are not shown.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, error] {
+	return s.ListAfter(ctx, prefix, "")
+}
+
+// ListAfter implements blob.Lister.
+func (s *Store) ListAfter(ctx context.Context, prefix, after string) iter.Seq2[blob.Info, error] {
 	return func(yield func(blob.Info, error) bool) {
 		// What cannot begin a key begins none, and some servers would read it
 		// as something else.
@@ -123,14 +128,18 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, er
 			}
 			return
 		}
-		last := ""
-		for o, err := range s.list(ctx, s.prefix+prefix, 0) {
+		last, from := "", ""
+		// some servers refuse to start where no key can be
+		if after > prefix {
+			from = s.prefix + after
+		}
+		for o, err := range s.list(ctx, s.prefix+prefix, from, 0) {
 			if err != nil {
 				yield(blob.Info{}, fmt.Errorf("list %s: %w", prefix, err))
 				return
 			}
 			key, ok := strings.CutPrefix(o.Key, s.prefix)
-			if !ok || !strings.HasPrefix(key, prefix) || blob.CheckKey(key) != nil {
+			if !ok || !strings.HasPrefix(key, prefix) || key <= after || blob.CheckKey(key) != nil {
 				continue
 			}
 			// Who reads a listing to its end concludes what is missing.
@@ -146,9 +155,9 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[blob.Info, er
 	}
 }
 
-// list yields objects under a prefix of the bucket, asking for pages of so many,
-// zero being the server's choice.
-func (s *Store) list(ctx context.Context, prefix string, page int) iter.Seq2[minio.ObjectInfo, error] {
+// list yields objects under a prefix of the bucket, those after a key where one is
+// given, asking for pages of so many, zero being the server's choice.
+func (s *Store) list(ctx context.Context, prefix, after string, page int) iter.Seq2[minio.ObjectInfo, error] {
 	return func(yield func(minio.ObjectInfo, error) bool) {
 		// The library's channel is left only by canceling.
 		listing, cancel := context.WithCancel(ctx)
@@ -158,7 +167,7 @@ func (s *Store) list(ctx context.Context, prefix string, page int) iter.Seq2[min
 		owner := false
 		w.start()
 		for o := range s.core.ListObjectsIter(listing, s.bucket, minio.ListObjectsOptions{
-			Prefix: prefix, Recursive: true, MaxKeys: page, FetchOwner: &owner,
+			Prefix: prefix, StartAfter: after, Recursive: true, MaxKeys: page, FetchOwner: &owner,
 		}) {
 			w.pause()
 			if o.Err != nil {

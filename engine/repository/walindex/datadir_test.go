@@ -127,6 +127,7 @@ func TestAgainstServer(t *testing.T) {
 				}
 			}
 			agree(t, s.Install, dir, size, all)
+			everyKind(t, all, c.major, c.level)
 			ends(t, all, pg.Oid(db), pg.Oid(class))
 			n := size.Number(shortLSN(t, from))
 			differs(t, old, relations(t, s.DataDir), all[n-all[0].Segment.Number:], hints)
@@ -144,6 +145,7 @@ func crash(t *testing.T, s *testpg.Server) {
 	}
 	each(t, s, "insert into later select i, repeat('y', 100) from generate_series(1, 12000) i")
 	s.Kill9(t)
+	s.Set(t, map[string]string{"max_connections": "77", "wal_log_hints": "on"})
 	s.Start(t)
 	each(t, s, "insert into later values (1, 'after the crash')")
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,6 +79,7 @@ type said struct {
 	Rows   map[string]string // by transaction's end and relation
 	Blocks map[string]bool
 	Facts  []string
+	Bytes  map[string]counted // by resource manager
 }
 
 type teller struct {
@@ -86,7 +88,7 @@ type teller struct {
 }
 
 var (
-	dumpLine  = regexp.MustCompile(`^rmgr: (\S+) +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: ([0-9A-F/]+), prev [0-9A-F/]+, desc: (?s:(.*?))((?:, blkref #.*)?)$`)
+	dumpLine  = regexp.MustCompile(`^rmgr: (\S+) +len \(rec/tot\): +\d+/ *(\d+), tx: +(\d+), lsn: ([0-9A-F/]+), prev [0-9A-F/]+, desc: (?s:(.*?))((?:, blkref #.*)?)$`)
 	blockRef  = regexp.MustCompile(`blkref #\d+: rel (\d+/\d+/\d+)(?: fork (\w+))? blk (\d+)`)
 	tuples    = regexp.MustCompile(`ntuples: (\d+)|INSERT(?:\+INIT)? (\d+) tuples`)
 	dumpFlags = regexp.MustCompile(`flags:? 0x([0-9A-Fa-f]{2})`)
@@ -129,7 +131,7 @@ func dump(t testing.TB, i testpg.Install, dir string, start pg.LSN) said {
 	c := exec.Command(argv[0], argv[1:]...)
 	c.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C")
 	out, _ := c.Output() // it ends with an error, always: there is no more WAL
-	d := teller{said{map[string]string{}, map[string]bool{}, nil}, map[string]map[string]*walindex.RowCounts{}}
+	d := teller{said{map[string]string{}, map[string]bool{}, nil, map[string]counted{}}, map[string]map[string]*walindex.RowCounts{}}
 	in := bufio.NewScanner(bytes.NewReader(out))
 	in.Buffer(nil, 64<<20)
 	for in.Scan() {
@@ -137,7 +139,12 @@ func dump(t testing.TB, i testpg.Install, dir string, start pg.LSN) said {
 		if m == nil {
 			t.Fatalf("pg_waldump: %.300q", in.Text())
 		}
-		d.record(t, m[1], m[2], shortLSN(t, m[3]), spaceDir.ReplaceAllString(m[4], "pg_tblspc/$1/"), blockRef.FindAllStringSubmatch(m[5], -1))
+		length, err := strconv.ParseUint(m[2], 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Bytes[m[1]] = counted{d.Bytes[m[1]].Records + 1, d.Bytes[m[1]].Bytes + length}
+		d.record(t, m[1], m[3], shortLSN(t, m[4]), spaceDir.ReplaceAllString(m[5], "pg_tblspc/$1/"), blockRef.FindAllStringSubmatch(m[6], -1))
 	}
 	return d.said
 }
@@ -181,6 +188,10 @@ func (d *teller) record(t testing.TB, rmgr, xid string, lsn pg.LSN, desc string,
 		fact("database %s %s", strings.ToLower(m[1]), strings.TrimSpace(m[2]))
 	case "Tablespace":
 		fact("tablespace %s", strings.ReplaceAll(strings.ToLower(desc), `"`, ""))
+	case "XLOG":
+		if s := xlog(t, op, desc); s != "" {
+			fact("%s", s)
+		}
 	case "RelMap":
 		fact("map %s", strings.TrimPrefix(desc[:strings.Index(desc, " size")], "UPDATE "))
 	}
@@ -258,6 +269,7 @@ func (d *teller) transaction(op, xid string, lsn pg.LSN, desc string) {
 	if m := prepared.FindStringSubmatch(desc); m != nil {
 		xid = m[1]
 	}
+	d.Facts = append(d.Facts, fmt.Sprintf("%s ", lsn)+end(op, xid, desc))
 	xids := []string{xid}
 	if m := subxacts.FindStringSubmatch(desc); m != nil {
 		xids = append(xids, strings.Fields(m[1])...)
@@ -287,10 +299,15 @@ func (d *teller) transaction(op, xid string, lsn pg.LSN, desc string) {
 
 // tell is what indexes say, in the same words. lie is a transaction that counts as at least.
 func tell(t testing.TB, all []*walindex.Index) said {
-	d := said{map[string]string{}, map[string]bool{}, nil}
+	d := said{map[string]string{}, map[string]bool{}, nil, map[string]counted{}}
 	for _, x := range all {
 		fact := func(lsn pg.LSN, format string, args ...any) {
 			d.Facts = append(d.Facts, fmt.Sprintf("%s ", lsn)+fmt.Sprintf(format, args...))
+		}
+		ended(x, fact)
+		for _, b := range x.Bytes {
+			name := b.Rmgr.String()
+			d.Bytes[name] = counted{d.Bytes[name].Records + b.Records, d.Bytes[name].Bytes + b.Bytes}
 		}
 		for _, tx := range x.Transactions {
 			if tx.Changes == nil {
@@ -369,6 +386,9 @@ func agree(t *testing.T, i testpg.Install, dir string, size pg.SegmentSize, all 
 	}
 	if diff := cmp.Diff(byLSN(want.Facts), byLSN(got.Facts)); diff != "" {
 		t.Errorf("facts (-pg_waldump +index):\n%.3000s", diff)
+	}
+	if diff := cmp.Diff(want.Bytes, got.Bytes); diff != "" {
+		t.Errorf("bytes by resource manager (-pg_waldump +index):\n%s", diff)
 	}
 	for b := range got.Blocks {
 		if !want.Blocks[b] {

@@ -31,13 +31,16 @@ func server(t testing.TB, major, segmentMB int, settings map[string]string) (s *
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range spaces {
-		spaces[i] = filepath.Join(s.SocketDir, fmt.Sprint("space", i))
-		if err := os.Mkdir(spaces[i], 0o700); err != nil {
+	for i := range len(spaces) + 1 { // one more, that goes again
+		space := filepath.Join(s.SocketDir, fmt.Sprint("space", i))
+		if i < len(spaces) {
+			spaces[i] = space
+		}
+		if err := os.Mkdir(space, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		sys := st.Sys().(*syscall.Stat_t)
-		if err := os.Chown(spaces[i], int(sys.Uid), int(sys.Gid)); err != nil {
+		if err := os.Chown(space, int(sys.Uid), int(sys.Gid)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,11 +194,18 @@ func certain(t testing.TB, s *testpg.Server) {
 		each(t, s, "create database copied template other")
 	}
 	s.Disconnect()
+	s.Exec(t, "select pg_create_restore_point('a point')")
+	if s.Major >= 15 {
+		each(t, s, "select pg_backup_start('b', true)", "select pg_backup_stop(false)")
+	} else {
+		each(t, s, "select pg_start_backup('b', true, false)", "select pg_stop_backup(false, false)")
+	}
 	each(t, s, "create database gone", "drop database gone", "create table g2 (i int) tablespace two")
 	copyRows(t, s)
 	// many subtransactions, some undone, over several segments
 	each(t, s, "do $$ begin for i in 1..3000 loop begin insert into u values (5000000 + i, i); update u set n = n + 1 where id = 5000000 + i; if i % 7 = 0 then raise exception 'x'; end if; exception when others then end; end loop; end $$",
-		"drop table g2")
+		"drop table g2", "create database short tablespace two", "drop database short",
+		fmt.Sprintf("create tablespace three location '%s'", s.SocketDir+"/space2"), "drop tablespace three")
 }
 
 func copyRows(t testing.TB, s *testpg.Server) {

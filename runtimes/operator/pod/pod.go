@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -41,7 +42,7 @@ func FromEnvironment(getenv func(string) string) (Options, error) {
 
 // Repositories are those of the installation, as this pod reaches them.
 func (o Options) Repositories() *repos.Set {
-	return &repos.Set{Objects: o.Objects, Clock: o.Clock, Log: o.Log}
+	return &repos.Set{Objects: o.Objects, Copies: filepath.Join(specs.SpoolDirectory, "copies"), Clock: o.Clock, Log: o.Log}
 }
 
 func (o Options) conninfo() string {

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package catalog
+
+// step is something that is done, and the events it is. Before the names are stored
+// again all that has no space between was done.
+type step struct {
+	sql  string // SPACE is a directory for a tablespace
+	want []string
+	from int // the first release that can
+}
+
+func historySteps() []step {
+	return []step{
+		{"create table msg (id int primary key, v text); insert into msg select i, repeat('x', 20) from generate_series(1, 5000) i; analyze msg", []string{"create: CREATE TABLE postgres.public.msg", "insert: INSERT postgres.public.msg 5000"}, 0},
+		{"delete from msg where id > 4000", []string{"delete: DELETE postgres.public.msg 1000"}, 0},
+		{"begin; delete from msg; rollback", []string{"delete: DELETE postgres.public.msg 4000 rolled back"}, 0},
+		{"update msg set v = 'y' where id <= 2000", []string{"update: UPDATE postgres.public.msg 2000"}, 0},
+		{"delete from msg where id <= 100", nil, 0},
+		{"begin; delete from msg where id <= 1000; savepoint s; delete from msg where id <= 2000; savepoint t; delete from msg; rollback to t; commit", []string{"delete: DELETE postgres.public.msg 2000 rolled back", "delete: DELETE postgres.public.msg 1900"}, 0},
+		{"insert into msg select i, 'z' from generate_series(1, 2000) i; analyze msg", []string{"insert: INSERT postgres.public.msg 2000"}, 0},
+		{"vacuum full msg", []string{"rewrite: VACUUM FULL or CLUSTER postgres.public.msg"}, 0},
+		{"cluster msg using msg_pkey", []string{"rewrite: VACUUM FULL or CLUSTER postgres.public.msg"}, 0},
+		{"alter table msg alter id type bigint", []string{"rewrite: ALTER TABLE, which wrote all rows anew postgres.public.msg"}, 0},
+		{"reindex table msg; analyze msg", []string{"rewrite: REINDEX postgres.public.msg_pkey"}, 0},
+		{"truncate msg", []string{"truncate: TRUNCATE postgres.public.msg 4000 about"}, 0},
+		{"insert into msg select i, 'z' from generate_series(1, 2000) i; analyze msg", []string{"insert: INSERT postgres.public.msg 2000"}, 0},
+		{"begin; truncate msg; insert into msg values (1); commit", []string{"truncate: TRUNCATE postgres.public.msg 2000 about"}, 0},
+		{"begin; truncate msg; rollback", []string{"truncate: TRUNCATE postgres.public.msg rolled back"}, 0},
+		{"begin; drop table msg; create table msg (id int); commit", []string{"drop: DROP TABLE postgres.public.msg", "create: CREATE TABLE postgres.public.msg"}, 0},
+		{"create index on msg (id)", []string{"create: CREATE INDEX postgres.public.msg_id_idx"}, 0},
+		{"drop index msg_id_idx", []string{"drop: DROP INDEX postgres.public.msg_id_idx"}, 0},
+		{"create materialized view mv as select generate_series(1, 1500) i", []string{"create: CREATE MATERIALIZED VIEW postgres.public.mv", "insert: INSERT postgres.public.mv 1500"}, 0},
+		{"refresh materialized view mv", []string{"rewrite: REFRESH MATERIALIZED VIEW postgres.public.mv"}, 0},
+		{"create schema s; create table s.a (i serial primary key, t text)", []string{"create: CREATE TABLE postgres.s.a"}, 0},
+		{"drop schema s cascade", []string{"drop: DROP TABLE postgres.s.a"}, 0},
+		{"create table gone (i int); drop table gone", []string{"drop: DROP TABLE postgres.FILE"}, 0},
+		{"create table quick (i int); insert into quick values (1); truncate quick", []string{"truncate: TRUNCATE postgres.public.quick"}, 0},
+		{"alter table msg rename to letters", nil, 0},
+		{"insert into letters select generate_series(1, 1200)", []string{"insert: INSERT postgres.public.letters 1200"}, 0},
+		{"begin; delete from letters; prepare transaction 'p'", nil, 0},
+		{"create table noise (i int)", []string{"create: CREATE TABLE postgres.public.noise"}, 0},
+		{"commit prepared 'p'", []string{"delete: DELETE postgres.public.letters 1200"}, 0},
+		{"create table t2 (i int); insert into t2 values (1)", []string{"create: CREATE TABLE postgres.public.t2"}, 0},
+		{"drop table t2, letters", []string{"drop: DROP TABLE postgres.public.letters", "drop: DROP TABLE postgres.public.t2"}, 0},
+		{"select pg_create_restore_point('before')", []string{"restore-point: restore point \"before\""}, 0},
+		{"create database other", []string{"create-database: CREATE DATABASE other"}, 0},
+		{"drop database other", []string{"drop-database: DROP DATABASE other"}, 0},
+		// two, over the same names again
+		{"create table ts (i int primary key, v text); insert into ts select i, 'v' from generate_series(1, 1500) i; analyze ts", []string{"create: CREATE TABLE postgres.public.ts", "insert: INSERT postgres.public.ts 1500"}, 0},
+		{"create tablespace two location 'SPACE'", []string{"tablespace: CREATE TABLESPACE at SPACE"}, 0},
+		{"alter table ts set tablespace two", []string{"rewrite: ALTER TABLE SET TABLESPACE postgres.public.ts"}, 0},
+		{"alter index ts_pkey set tablespace two", []string{"rewrite: ALTER INDEX SET TABLESPACE postgres.public.ts_pkey"}, 0},
+		{"reindex index concurrently ts_pkey", []string{"create: CREATE INDEX postgres.public.ts_pkey", "rewrite: REINDEX CONCURRENTLY postgres.public.ts_pkey"}, 0},
+		{"truncate ts", []string{"truncate: TRUNCATE postgres.public.ts 1500 about"}, 0},
+		{"alter index ts_pkey set tablespace pg_default", []string{"rewrite: ALTER INDEX SET TABLESPACE postgres.public.ts_pkey"}, 0},
+		{"alter table ts set tablespace pg_default", []string{"rewrite: ALTER TABLE SET TABLESPACE postgres.public.ts"}, 0},
+		{"alter table ts set unlogged", []string{"rewrite: ALTER TABLE SET UNLOGGED postgres.public.ts"}, 0},
+		{"create database mover", []string{"create-database: CREATE DATABASE mover"}, 0},
+		{"alter database mover set tablespace two", []string{"rewrite: ALTER DATABASE SET TABLESPACE mover"}, 0},
+		{"alter database mover set tablespace pg_default", []string{"rewrite: ALTER DATABASE SET TABLESPACE mover"}, 0},
+		{"alter database mover rename to moved", nil, 0},
+		{"drop database moved", []string{"drop-database: DROP DATABASE moved"}, 0},
+		{"drop tablespace two", []string{"tablespace: DROP TABLESPACE OID"}, 0},
+		{"create database files strategy file_copy", []string{"create-database: CREATE DATABASE files"}, 15},
+		{"drop database files", []string{"drop-database: DROP DATABASE files"}, 15},
+		{"create table parent (id int primary key); insert into parent select generate_series(1, 1000); create table child (id int references parent); insert into child select generate_series(1, 999); analyze parent; analyze child", []string{"create: CREATE TABLE postgres.public.parent", "insert: INSERT postgres.public.parent 1000", "create: CREATE TABLE postgres.public.child"}, 0},
+		{"truncate parent cascade", []string{"truncate: TRUNCATE postgres.public.child 999 about", "truncate: TRUNCATE postgres.public.parent 1000 about"}, 0},
+		{"drop table parent cascade", []string{"drop: DROP TABLE postgres.public.parent"}, 0},
+		{"create table part (i int) partition by range (i); create table part1 partition of part for values from (0) to (2000); create table part2 partition of part for values from (2000) to (4000); insert into part select generate_series(1, 1500); analyze part1; analyze part2", []string{"create: CREATE TABLE postgres.public.part1", "create: CREATE TABLE postgres.public.part2", "insert: INSERT postgres.public.part1 1500"}, 0},
+		{"alter table part detach partition part1", nil, 0},
+		{"drop table part1", []string{"drop: DROP TABLE postgres.public.part1 1500 about"}, 0},
+		{"truncate part", []string{"truncate: TRUNCATE postgres.public.part2"}, 0},
+		{"drop table part", []string{"drop: DROP TABLE postgres.public.part2"}, 0},
+		{"create role joe; create table his (i int); alter table his owner to joe", []string{"create: CREATE TABLE postgres.public.his"}, 0},
+		{"drop owned by joe", []string{"drop: DROP TABLE postgres.public.his"}, 0},
+		{"create table two (i int); create table keep (i int primary key, t text); insert into keep select generate_series(1, 1100); analyze keep", []string{"create: CREATE TABLE postgres.public.two", "create: CREATE TABLE postgres.public.keep", "insert: INSERT postgres.public.keep 1100"}, 0},
+		{"copy two from program 'seq 1 1800'", []string{"insert: INSERT postgres.public.two 1800"}, 0},
+		{"begin; drop table two; prepare transaction 'd'; commit prepared 'd'", []string{"drop: DROP TABLE postgres.public.two"}, 0},
+		{"begin; drop table keep; prepare transaction 'r'; rollback prepared 'r'", []string{"drop: DROP TABLE postgres.public.keep 1100 about rolled back"}, 0},
+		{"begin; drop table keep; rollback", []string{"drop: DROP TABLE postgres.public.keep 1100 about rolled back"}, 0},
+		{"begin; truncate keep; rollback", []string{"truncate: TRUNCATE postgres.public.keep 1100 about rolled back"}, 0},
+		{"begin; savepoint s; drop table keep; rollback to s; insert into keep values (2000); commit", []string{"drop: DROP TABLE postgres.public.keep 1100 about rolled back"}, 0},
+		{"begin; alter table keep alter i type bigint; rollback", []string{"insert: INSERT postgres.FILE 1101 rolled back"}, 0},
+		{"begin; reindex table keep; rollback", nil, 0},
+		{"create index on keep (t)", []string{"create: CREATE INDEX postgres.public.keep_t_idx"}, 0},
+		{"begin; drop index keep_t_idx; rollback", []string{"drop: DROP INDEX postgres.public.keep_t_idx rolled back"}, 0},
+		{"alter table keep add column d float default random(); analyze keep", []string{"rewrite: ALTER TABLE, which wrote all rows anew postgres.public.keep"}, 0},
+		{"begin; savepoint s; truncate keep; release s; commit", []string{"truncate: TRUNCATE postgres.public.keep 1101 about"}, 0},
+		{"alter table keep drop column t", []string{"drop: DROP INDEX postgres.public.keep_t_idx"}, 0},
+	}
+}
