@@ -19,10 +19,12 @@ import (
 // newAgentCommand makes `kbcli agent`: what acts upon the objects of this machine.
 // It is started by the first verb that needs it, or by systemd.
 func newAgentCommand(a *app) *cobra.Command {
-	return group(&cobra.Command{
+	c := group(&cobra.Command{
 		Use: "agent", Short: "See to the process that archives and backs up on this machine",
 		Example: "  kbcli agent status\n  kbcli agent restart",
 	}, newAgentRunCommand(a), newAgentStatusCommand(a), newAgentStopCommand(a), newAgentRestartCommand(a))
+	c.AddCommand(newAgentPodCommands(a)...)
+	return c
 }
 
 func newAgentRunCommand(a *app) *cobra.Command {

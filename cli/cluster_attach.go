@@ -183,7 +183,7 @@ func (o *clusterAttach) create(ctx context.Context, a *app, c *v1alpha1.Cluster)
 	if err != nil {
 		return err
 	}
-	p := firstPolicy(c)
+	p := runtimes.FirstPolicy(c)
 	p.Spec.Schedule.Logfile.Enable = o.archive
 	err = s.Create(ctx, p)
 	if apierrors.IsAlreadyExists(err) {

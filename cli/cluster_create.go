@@ -200,24 +200,11 @@ func (a *app) createCluster(ctx context.Context, c *v1alpha1.Cluster) error {
 	if err := s.Create(ctx, c); err != nil {
 		return err
 	}
-	p := firstPolicy(c)
+	p := runtimes.FirstPolicy(c)
 	err = s.Create(ctx, p)
 	if apierrors.IsAlreadyExists(err) {
 		a.note("note: backup policy %s was there already, and holds", p.Name)
 		return nil
 	}
 	return err
-}
-
-// firstPolicy is the policy that is made with a cluster.
-func firstPolicy(c *v1alpha1.Cluster) *v1alpha1.BackupPolicy {
-	return &v1alpha1.BackupPolicy{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:   c.Namespace,
-			Name:        v1alpha1.DefaultBackupPolicyName(c.Name),
-			Labels:      map[string]string{v1alpha1.LabelCluster: c.Name},
-			Annotations: map[string]string{v1alpha1.AnnotationDefaultPolicy: "true"},
-		},
-		Spec: v1alpha1.BackupPolicySpec{ClusterRef: c.Name},
-	}
 }

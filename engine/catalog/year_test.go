@@ -10,8 +10,8 @@ import (
 	"iter"
 	"path"
 	"runtime"
-	"sync"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 

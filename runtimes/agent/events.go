@@ -130,3 +130,31 @@ func (p *Protector) tellSync(on bool) {
 	}
 	p.happened(p.self(), runtimes.EventNormal, "SyncOff", "commits no longer wait for the repository")
 }
+
+// PhaseEvent tells what it means that a cluster's phase changed; ok is false for what
+// is only on the way.
+func PhaseEvent(was, is v1alpha1.ClusterPhase, reason, message string) (t runtimes.EventType, word, text string, ok bool) {
+	switch is {
+	case v1alpha1.ClusterRunning:
+		switch was {
+		case v1alpha1.ClusterFailed:
+			return runtimes.EventNormal, "Recovered", "the server serves again", true
+		case v1alpha1.ClusterRestarting:
+			return runtimes.EventNormal, "Restarted", "the server was restarted", true
+		}
+		return runtimes.EventNormal, "Started", "the server serves", true
+	case v1alpha1.ClusterStopped:
+		return runtimes.EventNormal, "Stopped", "the server was stopped, its data stays", true
+	case v1alpha1.ClusterFailed:
+		return runtimes.EventWarning, cmp.Or(reason, "Failed"), cmp.Or(message, "the cluster failed"), true
+	case v1alpha1.ClusterCreating:
+		return runtimes.EventNormal, "Creating", "a new server is made", true
+	case v1alpha1.ClusterRestoring:
+		return runtimes.EventNormal, "Restoring", "the server is restored from another's past", true
+	case v1alpha1.ClusterDeleting:
+		return runtimes.EventNormal, "Deleting", "the cluster is taken away", true
+	case v1alpha1.ClusterAbnormal, v1alpha1.ClusterUnknown:
+		return runtimes.EventWarning, cmp.Or(reason, string(is)), cmp.Or(message, "the cluster is not as it should be"), true
+	}
+	return "", "", "", false
+}

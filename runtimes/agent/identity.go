@@ -27,6 +27,7 @@ type Identity struct {
 	installation string // random, and kept in the state directory
 	program      string // random: a program that takes this one's place by exec is another
 	life         life
+	alone        bool // no other process has the state directory
 
 	mu    sync.Mutex
 	locks map[string]*repository.Lock // that were taken last, by name
@@ -81,6 +82,14 @@ func Identify(dir string) (*Identity, error) {
 	return id, nil
 }
 
+// Alone says that nobody else can have the state directory, as in a pod on a volume that
+// one pod at a time has: whoever held a lock from there has ended. It is said before the
+// identity is used.
+func (id *Identity) Alone() *Identity {
+	id.alone = true
+	return id
+}
+
 func randomName() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -133,7 +142,13 @@ var holderForm = regexp.MustCompile(`\(pid (\d+) started (\d+), boot ([0-9a-f-]+
 // machine or before this one was booted, it is not known to be gone.
 func (id *Identity) Gone(holder string) bool {
 	m := holderForm.FindStringSubmatch(holder)
-	if m == nil || m[6] != id.installation || m[3] != id.life.boot || m[4] != id.life.space {
+	if m == nil || m[6] != id.installation {
+		return false
+	}
+	if id.alone {
+		return m[5] != id.program
+	}
+	if m[3] != id.life.boot || m[4] != id.life.space {
 		return false
 	}
 	pid, err := strconv.Atoi(m[1])

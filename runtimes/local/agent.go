@@ -15,10 +15,11 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
+	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -59,10 +60,15 @@ func (r *Runtime) RunAgent(ctx context.Context) (err error) {
 	if !sameFile(os.Stderr, log) {
 		// `cluster logs` reads that file, wherever else this one's words go
 		r.log = slog.New(slog.NewMultiHandler(r.log.Handler(), slog.NewJSONHandler(log, nil)))
-		r.repos.log = r.log
+		r.repos.Log = r.log
 	}
 	if r.identity, err = agent.Identify(r.state); err != nil {
 		return fmt.Errorf("agent: %w", err)
+	}
+	r.repos.Identity = r.identity
+	r.repos.Listed = func(all []*v1alpha1.BackupRepo) error { return r.keys.sweep(r.secrets(), all, time.Now()) }
+	r.repos.Event = func(object string, t runtimes.EventType, reason, message string) {
+		r.event("", "", object, t, reason, "%s", message)
 	}
 	if err := r.sweepTrials(); err != nil {
 		r.log.Warn("what a killed verify-backup left", "error", err)
@@ -105,6 +111,9 @@ func (r *Runtime) firstRun(ctx context.Context) error {
 	return nil
 }
 
+// defaultRepo is the BackupRepo that a new state directory begins with.
+const defaultRepo = "local"
+
 // lookInterval is how often everything is looked at when nothing reports a change.
 const lookInterval = 2 * time.Second
 
@@ -122,7 +131,7 @@ func (r *Runtime) look(ctx context.Context) error {
 		}
 		wake = append(wake, ch)
 	}
-	keepers, repoKeepers := map[string]*keeper{}, map[types.UID]*repoKeeper{}
+	keepers, repoKeepers := map[string]*keeper{}, repos.Keepers{}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	tick := time.NewTicker(lookInterval)
@@ -150,7 +159,7 @@ func (r *Runtime) look(ctx context.Context) error {
 			keepers[key] = k
 			wg.Go(func() { k.run(ctx) })
 		}
-		if err := r.keepRepos(ctx, repoKeepers, &wg); err != nil && ctx.Err() == nil {
+		if err := r.repos.Keep(ctx, repoKeepers, &wg); err != nil && ctx.Err() == nil {
 			r.log.Warn("repositories", "error", err)
 		}
 		select {

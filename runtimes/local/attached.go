@@ -12,9 +12,6 @@ import (
 	"strings"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/checkup"
 	"github.com/kbcli/kbcli/engine/pg/client"
@@ -204,30 +201,6 @@ func (k *keeper) noteServer(ctx context.Context, c *v1alpha1.Cluster, s client.S
 		st.Version, st.SystemIdentifier, st.PID = want.Version, want.SystemIdentifier, want.PID
 		st.DataDirectory, st.Port, st.SocketDirectory, st.Superuser = want.DataDirectory, want.Port, want.SocketDirectory, want.Superuser
 	})
-}
-
-// endBackups notes that nobody takes the backups any more that wait for a cluster that
-// is gone.
-func (k *keeper) endBackups(ctx context.Context) error {
-	all, err := store.List[*v1alpha1.Backup](ctx, k.r.objects, k.namespace, map[string]string{v1alpha1.LabelCluster: k.name})
-	errs := []error{err}
-	for _, b := range all {
-		if phase := b.PhaseOrNew(); b.DeletionTimestamp != nil || phase != v1alpha1.BackupNew && phase != v1alpha1.BackupInProgress {
-			continue
-		}
-		_, err := store.MutateStatus(ctx, k.r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
-			if phase := b.PhaseOrNew(); phase == v1alpha1.BackupNew || phase == v1alpha1.BackupInProgress {
-				b.Status.Phase, b.Status.Progress = v1alpha1.BackupFailed, nil
-				b.Status.FailureReason = "the cluster was deleted before the backup was done"
-				b.Status.CompletionTimestamp = metav1.NewTime(k.r.clock())
-			}
-			return nil
-		})
-		if !apierrors.IsNotFound(err) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // claimAttached puts the finalizer into the object.

@@ -21,6 +21,7 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/repos"
 )
 
 func (s *scene) repository(ctx context.Context, o *v1alpha1.BackupRepo) runtimes.Examined {
@@ -111,7 +112,7 @@ func (s *scene) lookAtRepo(ctx context.Context, o *v1alpha1.BackupRepo) *checkup
 	f.Took = s.r.clock().Sub(began)
 	f.Sealed = repo.Sealed()
 	if f.Sealed && f.Identity && f.KeyErr == nil {
-		f.KeyErr = tryKey(ctx, lineages)
+		f.KeyErr = repos.TryKey(ctx, lineages)
 	}
 	f.Locks, f.LockErr = repo.Locks(ctx)
 	if f.Directory {
@@ -139,21 +140,7 @@ func lookPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) 
 	if o.Spec.StorageProvider == v1alpha1.ProviderFilesystem {
 		return fs.Open(o.Spec.Filesystem.Path)
 	}
-	return openPlace(ctx, o)
-}
-
-// tryKey reads something small that is sealed, if there is anything.
-func tryKey(ctx context.Context, lineages []*repository.Lineage) error {
-	for _, l := range lineages {
-		for g, err := range l.Indexed(ctx, pg.Segment{}) {
-			if err != nil {
-				return err
-			}
-			_, err = l.Index(ctx, g.Segment)
-			return err
-		}
-	}
-	return nil
+	return repos.OpenPlace(ctx, o)
 }
 
 // room is what is free on the file system of a path, for those who are not root, and how

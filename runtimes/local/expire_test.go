@@ -74,7 +74,7 @@ func TestExpire(t *testing.T) {
 	m.get(t, "b1")
 	ahead.Add(int64(25 * time.Hour))
 	m.away(t, "b1")
-	repo, _, err := m.repos.named(t.Context(), "")
+	repo, _, err := m.repos.Named(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

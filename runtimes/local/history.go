@@ -20,11 +20,11 @@ var (
 // History reads a cluster's archive: the repository alone, so that it does not matter
 // whether the cluster runs or is.
 func (r *Runtime) History(ctx context.Context, src runtimes.Source, q catalog.HistoryQuery, fn func(catalog.Event, bool) error) error {
-	l, c, err := r.source(ctx, src)
+	l, c, err := r.repos.Source(ctx, src)
 	if err != nil || l == nil {
 		return err
 	}
-	cat, err := r.catalog(ctx, l, c)
+	cat, err := r.repos.Catalog(ctx, l, c)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (r *Runtime) History(ctx context.Context, src runtimes.Source, q catalog.Hi
 
 // Lineages are those of all clusters that have or had a name, the newest last.
 func (r *Runtime) Lineages(ctx context.Context, namespace, cluster string) ([]repository.LineageInfo, error) {
-	repos, err := r.repos.all(ctx)
+	repos, err := r.repos.All(ctx)
 	errs := []error{err}
 	var out []repository.LineageInfo
 	for _, repo := range repos {

@@ -17,9 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes/agent"
+	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -317,10 +317,10 @@ func (k *keeper) halt(ctx context.Context, s *server) error {
 
 func (k *keeper) startProtector(ctx context.Context, info, data string) {
 	p := agent.New(agent.Config{
-		Objects: wishes{k.r.objects}, Namespace: k.namespace, Cluster: k.name,
+		Objects: repos.Wishes{Store: k.r.objects}, Namespace: k.namespace, Cluster: k.name,
 		Conninfo:      info,
 		DataDirectory: data, Spool: filepath.Join(k.r.cluster(k.namespace, k.name), "spool"),
-		OpenRepo: k.r.repos.named, Former: k.r.formerWindows, Identity: k.r.identity, Workers: runtime.NumCPU(),
+		OpenRepo: k.r.repos.Named, Former: k.r.repos.FormerWindows, Identity: k.r.identity, Workers: runtime.NumCPU(),
 		Snapshots: k.r.snapshotPlaces(k.namespace, k.name, data),
 		Event:     k.tell,
 		Clock:     k.r.clock, Log: k.r.log.With("cluster", k.namespace+"/"+k.name),
@@ -360,11 +360,11 @@ func (k *keeper) remove(ctx context.Context, c *v1alpha1.Cluster) error {
 	if err != nil {
 		return err
 	}
-	if err := k.endBackups(ctx); err != nil {
+	if err := k.r.repos.EndBackups(ctx, c); err != nil {
 		return err
 	}
 	if c.Spec.TerminationPolicy == v1alpha1.TerminationWipeOut {
-		if err := k.wipe(ctx, c); err != nil {
+		if err := k.r.repos.Wipe(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -375,7 +375,7 @@ func (k *keeper) remove(ctx context.Context, c *v1alpha1.Cluster) error {
 			}
 		}
 	}
-	if err := k.removePolicies(ctx); err != nil {
+	if err := k.r.repos.RemovePolicies(ctx, c); err != nil {
 		return err
 	}
 	_, err = store.Mutate(ctx, k.r.objects, k.namespace, k.name, func(c *v1alpha1.Cluster) error {
@@ -400,55 +400,6 @@ func (k *keeper) end(ctx context.Context, c *v1alpha1.Cluster, bare *server) err
 		return err
 	}
 	return s.stop(ctx)
-}
-
-func (k *keeper) removePolicies(ctx context.Context) error {
-	all, err := store.List[*v1alpha1.BackupPolicy](ctx, k.r.objects, k.namespace, nil)
-	errs := []error{err}
-	for _, p := range all {
-		if p.Spec.ClusterRef != k.name {
-			continue
-		}
-		err := k.r.objects.Delete(ctx, v1alpha1.KindBackupPolicy, p.Namespace, p.Name, store.Preconditions{})
-		if !apierrors.IsNotFound(err) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// wipe removes a cluster's backups and its lineage.
-func (k *keeper) wipe(ctx context.Context, c *v1alpha1.Cluster) error {
-	all, err := store.List[*v1alpha1.Backup](ctx, k.r.objects, k.namespace, map[string]string{v1alpha1.LabelCluster: k.name})
-	if err != nil {
-		return err
-	}
-	for _, b := range all {
-		err := k.r.objects.Delete(ctx, v1alpha1.KindBackup, b.Namespace, b.Name, store.Preconditions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
-	}
-	if c.Status.Lineage == "" {
-		return nil
-	}
-	repos, err := k.r.repos.all(ctx)
-	if err != nil {
-		return err
-	}
-	for _, repo := range repos {
-		l, err := repo.Lineage(ctx, c.Status.Lineage)
-		if errors.Is(err, blob.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := l.Destroy(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // localPort is the port that the cluster's spec asks for; 0 leaves it open.

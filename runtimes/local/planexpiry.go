@@ -23,7 +23,7 @@ func (r *Runtime) PlanExpiry(ctx context.Context, c *v1alpha1.Cluster, p *v1alph
 	if err != nil {
 		return nil, err
 	}
-	repo, name, err := r.repos.named(ctx, p.Spec.BackupRepoName)
+	repo, name, err := r.repos.Named(ctx, p.Spec.BackupRepoName)
 	if err != nil {
 		return nil, err
 	}

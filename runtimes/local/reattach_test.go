@@ -109,7 +109,7 @@ func TestReattach(t *testing.T) {
 	}
 	half := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: "b2", Finalizers: []string{agent.BackupFinalizer},
-		Annotations: map[string]string{annotationReattached: b2.Status.Lineage},
+		Annotations: map[string]string{"dataprotection.kubeblocks.io/reattached-from": b2.Status.Lineage},
 	}}
 	half.Spec.ClusterRef = "my-pg"
 	m.create(t, half)
@@ -156,7 +156,7 @@ func TestReattach(t *testing.T) {
 
 	// nobody took a backup of the cluster that runs here, and the old one comes back
 	now := m.running(t, "my-pg")
-	repo, _, err := m.repos.named(t.Context(), defaultRepo)
+	repo, _, err := m.repos.Named(t.Context(), defaultRepo)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,15 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/engine/catalog"
-	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes"
-	"github.com/kbcli/kbcli/runtimes/store"
+	"github.com/kbcli/kbcli/runtimes/agent"
 )
 
 // restore makes a cluster's data directory from another's past. It begins anew when
@@ -39,17 +35,8 @@ func (k *keeper) restore(ctx context.Context, c *v1alpha1.Cluster, port int) err
 	}
 	if err != nil {
 		k.r.log.Error("restore failed", "cluster", k.namespace+"/"+k.name, "error", err)
-		serr := k.status(ctx, func(st *v1alpha1.ClusterStatus) {
-			if st.Restore == nil {
-				st.Restore = &v1alpha1.RestoreStatus{}
-			}
-			st.Restore.Phase, st.Restore.Message = v1alpha1.RestoreFailed, err.Error()
-			var missed *restore.NotReachedError
-			if errors.As(err, &missed) {
-				st.Restore.ReachedLSN = missed.Reached.String()
-			}
-		})
-		return errors.Join(err, serr, k.phase(ctx, v1alpha1.ClusterFailed, reasonOf(err), err.Error()))
+		serr := k.restoreLog().Failed(ctx, err)
+		return errors.Join(err, serr, k.phase(ctx, v1alpha1.ClusterFailed, agent.RestoreReason(err), err.Error()))
 	}
 	return k.placed(ctx, s, port)
 }
@@ -58,71 +45,14 @@ func (k *keeper) restore(ctx context.Context, c *v1alpha1.Cluster, port int) err
 // arguments that follow it.
 const AwaitCommand = "wal-await"
 
-// reasonOf is one word for why a restore failed.
-func reasonOf(err error) string {
-	var missed *restore.NotReachedError
-	var outside *catalog.OutsideWindowError
-	var gap *catalog.GapError
-	var room *restore.NoRoomError
-	switch {
-	case errors.As(err, &missed):
-		return "TargetNotReached"
-	case errors.As(err, &outside):
-		return "OutsideWindow"
-	case errors.As(err, &gap):
-		return "GapInWAL"
-	case errors.As(err, &room):
-		return "NoRoom"
-	}
-	return "RestoreFailed"
-}
-
-// targetOf reads the target of a restore.
-func targetOf(r *v1alpha1.RestoreSpec) (catalog.Target, error) {
-	t := catalog.Target{Timeline: pg.TimelineID(r.Timeline), Exclusive: r.Exclusive, Latest: r.Latest}
-	switch {
-	case r.Resolved != nil:
-		stop, err := pg.ParseLSN(r.Resolved.StopLSN)
-		if err != nil {
-			return t, err
-		}
-		end, err := pg.ParseLSN(r.Resolved.EndLSN)
-		if err != nil {
-			return t, err
-		}
-		return catalog.Target{
-			Timeline: pg.TimelineID(r.Resolved.Timeline),
-			At: &catalog.Found{
-				Stop:   catalog.Stop{LSN: stop, Inclusive: r.Resolved.StopInclusive, Immediate: r.Resolved.Immediate, Next: end},
-				Backup: r.Resolved.BackupName,
-			},
-		}, nil
-	case r.Time != nil:
-		t.Time = r.Time.Time
-	case r.LSN != "":
-		lsn, err := pg.ParseLSN(r.LSN)
-		t.LSN = lsn
-		return t, err
-	case r.XID != "":
-		// with an epoch or without, as PostgreSQL takes it
-		xid, err := strconv.ParseUint(r.XID, 10, 64)
-		t.XID = pg.XID(xid)
-		return t, err
-	case r.Name != "":
-		t.Name = r.Name
-	case r.Latest:
-	case r.Backup != "":
-		t.Backup = r.Backup
-	default:
-		return t, errors.New("the restore names no target: a time, an LSN, a transaction, a restore point, latest or a backup")
-	}
-	return t, nil
+func (k *keeper) restoreLog() *agent.RestoreLog {
+	return &agent.RestoreLog{Objects: k.r.objects, Namespace: k.namespace, Cluster: k.name, Event: k.tell, Clock: k.r.clock, Log: k.r.log}
 }
 
 // recover does the work: plan, fetch, recover, prove, and put the directory in place.
 func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*server, error) {
 	spec := c.Spec.Restore
-	target, err := targetOf(spec)
+	target, err := agent.TargetOf(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +65,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	if err != nil {
 		return nil, err
 	}
-	if err := k.writePlan(ctx, p); err != nil {
+	if err := k.restoreLog().Planned(ctx, p); err != nil {
 		return nil, err
 	}
 	scratch, sockets := k.r.recovery(k.namespace, k.name), ""
@@ -158,7 +88,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	}
 	var done, total atomic.Int64
 	var fed atomic.Int64
-	stop := k.progress(ctx, p, &done, &total, &fed)
+	stop := k.restoreLog().Progress(ctx, p, &done, &total, &fed)
 	defer stop()
 	into := restore.Into{
 		DataDirectory: tmp, Tablespaces: spaces, UID: s.uid, GID: s.gid, Jobs: restoreJobs(),
@@ -174,7 +104,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 		return nil, err
 	}
 	fetched := k.r.clock()
-	k.restorePhase(ctx, v1alpha1.RestoreRecovering)
+	k.restoreLog().Phase(ctx, v1alpha1.RestoreRecovering)
 	reached, err := p.Recover(ctx, restore.Recovery{
 		Into: into, BinDir: s.bin, Program: program, Args: []string{AwaitCommand}, Scratch: scratch, Sockets: sockets,
 		Replayed: func(n int) { fed.Store(int64(n)) }, Clock: k.r.clock,
@@ -196,92 +126,12 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	if err := os.RemoveAll(scratch); err != nil {
 		return nil, err
 	}
-	return s, k.writeReached(ctx, spec, p, reached)
+	return s, k.restoreLog().Reached(ctx, spec, p, reached)
 }
 
 // restoreJobs is how many packs are unpacked at once: on a small machine more than it has
 // cores, for those that write wait for the disk. Each takes about 18 MB of memory.
 func restoreJobs() int { return max(4, runtime.NumCPU()) }
-
-func (k *keeper) writePlan(ctx context.Context, p *restore.Plan) error {
-	_, err := store.Mutate(ctx, k.r.objects, k.namespace, k.name, func(c *v1alpha1.Cluster) error {
-		c.Spec.ClusterVersionRef = fmt.Sprintf("postgresql-%d", p.Major)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return k.status(ctx, func(st *v1alpha1.ClusterStatus) {
-		rs := &v1alpha1.RestoreStatus{Phase: v1alpha1.RestoreFetching, PlannedLSN: p.EndLSN.String()}
-		if x := p.LastKept; x != nil {
-			rs.LastKeptXID, rs.LastKeptTime = strconv.FormatUint(uint64(x.XID), 10), v1alpha1.MicroTimeOf(x.Time)
-		}
-		if x := p.FirstLost; x != nil {
-			rs.FirstLostXID, rs.FirstLostTime = strconv.FormatUint(uint64(x.XID), 10), v1alpha1.MicroTimeOf(x.Time)
-		}
-		st.Restore = rs
-	})
-}
-
-// restorePhase tells how far the restore has come. A failure to tell does not stop it.
-func (k *keeper) restorePhase(ctx context.Context, phase v1alpha1.RestorePhase) {
-	err := k.status(ctx, func(st *v1alpha1.ClusterStatus) {
-		if st.Restore != nil {
-			st.Restore.Phase = phase
-		}
-	})
-	if err != nil && ctx.Err() == nil {
-		k.r.log.Warn("the restore's progress could not be written", "error", err)
-	}
-}
-
-// progress writes how far the restore is, every second, until the function it returns
-// is called.
-func (k *keeper) progress(ctx context.Context, p *restore.Plan, done, total, fed *atomic.Int64) func() {
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	began := metav1.NewTime(k.r.clock())
-	go func() {
-		defer close(ended)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(time.Second):
-			}
-			err := k.status(ctx, func(st *v1alpha1.ClusterStatus) {
-				if st.Restore == nil {
-					return
-				}
-				st.Restore.Progress = &v1alpha1.Progress{
-					Phase: strings.ToLower(string(st.Restore.Phase)), StartedAt: began,
-					BytesDone: done.Load(), BytesTotal: max(total.Load(), p.BackupBytes),
-					SegmentsDone: fed.Load(), SegmentsTotal: int64(p.Segments),
-				}
-			})
-			if err != nil && ctx.Err() == nil {
-				k.r.log.Warn("the restore's progress could not be written", "error", err)
-			}
-		}
-	}()
-	return func() { cancel(); <-ended }
-}
-
-func (k *keeper) writeReached(ctx context.Context, spec *v1alpha1.RestoreSpec, p *restore.Plan, reached *restore.Reached) error {
-	k.tellReached(p, reached)
-	return k.status(ctx, func(st *v1alpha1.ClusterStatus) {
-		rs := st.Restore
-		if rs == nil {
-			rs = &v1alpha1.RestoreStatus{}
-			st.Restore = rs
-		}
-		rs.Phase, rs.Progress = v1alpha1.RestoreCompleted, nil
-		rs.ReachedLSN = reached.LSN.String()
-		rs.Notes = append([]string{
-			fmt.Sprintf("accounts and passwords are those of cluster %s at %s", spec.SourceCluster, p.Time.UTC().Format("2006-01-02 15:04:05.999999 MST")),
-		}, reached.Notes...)
-	})
-}
 
 // ready waits until the server answers, and notes who it is.
 func (k *keeper) ready(ctx context.Context, c *v1alpha1.Cluster, s *server) error {

@@ -15,16 +15,13 @@ import (
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
-	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
+	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 	"github.com/kbcli/kbcli/runtimes/store/files"
 )
@@ -42,7 +39,7 @@ type Options struct {
 type Runtime struct {
 	layout
 	objects *files.Store
-	repos   *repos
+	repos   *repos.Set
 	clock   func() time.Time
 	log     *slog.Logger
 
@@ -85,7 +82,7 @@ func Open(_ context.Context, o Options) (*Runtime, error) {
 	return &Runtime{
 		layout: l, objects: objects, clock: o.Clock, log: o.Log,
 		version: o.Version, program: program, supervisor: o.Supervisor, surroundings: ourSurroundings(),
-		repos: &repos{objects: objects, copies: l.copies(), clock: o.Clock, log: o.Log},
+		repos: &repos.Set{Objects: objects, Copies: l.copies(), Clock: o.Clock, Log: o.Log},
 	}, nil
 }
 
@@ -127,93 +124,14 @@ func (r *Runtime) KeepSecret(_ context.Context, name string, data []byte) (strin
 	return path, atomicfile.Write(path, data, 0o600)
 }
 
-// source finds the lineage of a cluster, and the cluster itself if it is still there.
-func (r *Runtime) source(ctx context.Context, src runtimes.Source) (*repository.Lineage, *v1alpha1.Cluster, error) {
-	c, err := store.Get[*v1alpha1.Cluster](ctx, r.objects, src.Namespace, src.Cluster)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, nil, err
-	}
-	if apierrors.IsNotFound(err) {
-		c = nil
-	}
-	want := src.Lineage
-	if want == "" && c != nil {
-		want = c.Status.Lineage
-	}
-	all, err := r.repos.all(ctx)
-	var found *repository.Lineage
-	for _, repo := range all {
-		ls, lerr := repo.Lineages(ctx)
-		err = errors.Join(err, lerr)
-		for _, l := range ls {
-			info := l.Info()
-			fits := info.Namespace == src.Namespace && info.Cluster == src.Cluster
-			switch {
-			case src.Lineage != "":
-				fits = fits && info.ID == want
-			case want != "":
-				fits = info.ID == want
-			}
-			if fits && (found == nil || info.Created.After(found.Info().Created)) {
-				found = l
-			}
-		}
-	}
-	switch {
-	case found != nil:
-		return found, c, nil
-	case err != nil:
-		return nil, c, err
-	case c == nil || src.Lineage != "":
-		return nil, nil, &runtimes.SourceNotFoundError{Source: src}
-	}
-	return nil, c, nil
-}
-
-// catalog loads what a source's lineage holds, and what its archive says beside.
-func (r *Runtime) catalog(ctx context.Context, l *repository.Lineage, c *v1alpha1.Cluster) (*catalog.Catalog, error) {
-	cat, err := catalog.Load(ctx, l)
-	if cat == nil {
-		return nil, err
-	}
-	if err != nil {
-		r.log.Warn("part of the repository is damaged", "error", err)
-	}
-	if c == nil || c.Status.Archive == nil || c.Status.Lineage != l.Info().ID {
-		return cat, nil
-	}
-	a := c.Status.Archive
-	lsn, err := pg.ParseLSN(a.RepositoryLSN)
-	if err == nil && lsn != 0 && a.Timeline > 0 && !a.ProvenTime.IsZero() {
-		cat.Grow(pg.TimelineID(a.Timeline), lsn, a.ProvenTime.Time)
-	}
-	return cat, nil
-}
-
 // Windows lists what can be reached of a cluster.
 func (r *Runtime) Windows(ctx context.Context, src runtimes.Source) ([]catalog.Window, error) {
-	l, c, err := r.source(ctx, src)
-	if err != nil || l == nil {
-		return nil, err
-	}
-	cat, err := r.catalog(ctx, l, c)
-	if err != nil {
-		return nil, err
-	}
-	ws, err := cat.Windows(ctx, 0)
-	if err != nil || src.Lineage != "" {
-		return ws, err
-	}
-	former, err := r.formerWindows(ctx, l)
-	if err != nil {
-		r.log.Warn("what a former repository holds is not known", "error", err)
-	}
-	return append(former, ws...), nil
+	return r.repos.Windows(ctx, src)
 }
 
 // Clock is the source server's, or this machine's if the server does not run.
 func (r *Runtime) Clock(ctx context.Context, src runtimes.Source) (time.Time, error) {
-	_, c, err := r.source(ctx, src)
+	_, c, err := r.repos.Source(ctx, src)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -234,43 +152,11 @@ func (r *Runtime) Clock(ctx context.Context, src runtimes.Source) (time.Time, er
 
 // Plan says what a restore would do.
 func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Target) (*restore.Plan, error) {
-	behind := r.behind(src, t)
-	for {
-		l, c, err := r.source(ctx, src)
-		if err != nil {
-			return nil, err
-		}
-		if l == nil {
-			return nil, &catalog.OutsideWindowError{Target: t}
-		}
-		cat, err := r.catalog(ctx, l, c)
-		if err != nil {
-			return nil, err
-		}
-		p, err := r.makePlan(ctx, cat, t)
-		if err == nil {
-			return p, nil
-		}
-		if !behind.wait(ctx, c, err) {
-			var outside *catalog.OutsideWindowError
-			if !errors.As(err, &outside) {
-				return p, err
-			}
-			err = r.elsewhere(ctx, src, l, outside, func(l *repository.Lineage) error {
-				cat, err := r.catalog(ctx, l, nil)
-				if err == nil {
-					p, err = r.makePlan(ctx, cat, t)
-				}
-				return err
-			})
-			return p, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(250 * time.Millisecond):
-		}
+	fit := func(p *restore.Plan) error {
+		p.Weigh(r.readRates())
+		return p.Onto(filepath.Join(r.state, "clusters"))
 	}
+	return r.repos.Plan(ctx, src, t, fit, r.behind(src, t).wait)
 }
 
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.

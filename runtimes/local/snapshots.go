@@ -14,9 +14,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/basebackup"
-	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/repository"
-	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/reflink"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -101,32 +99,4 @@ func existing(dir string) string {
 		dir = filepath.Dir(dir)
 	}
 	return dir
-}
-
-// makePlan makes a plan for a new cluster of this machine.
-func (r *Runtime) makePlan(ctx context.Context, cat *catalog.Catalog, t catalog.Target) (*restore.Plan, error) {
-	p, err := restore.MakePlan(ctx, cat, t)
-	if err != nil {
-		return nil, err
-	}
-	p.Weigh(r.readRates())
-	return p, p.Onto(filepath.Join(r.state, "clusters"))
-}
-
-// noteReach tells in a Backup that is there already whether its snapshot is.
-func (r *Runtime) noteReach(ctx context.Context, l *repository.Lineage, m *repository.Manifest, b *v1alpha1.Backup) error {
-	why := l.Repository().Reach(m)
-	lost := why != nil && b.Status.Phase == v1alpha1.BackupCompleted
-	back := m.Snapshot != nil && why == nil && b.Status.Phase == v1alpha1.BackupFailed
-	if !lost && !back || b.DeletionTimestamp != nil {
-		return nil
-	}
-	_, err := store.MutateStatus(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
-		agent.NoteReach(&b.Status, why)
-		return nil
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }

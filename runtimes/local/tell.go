@@ -5,13 +5,10 @@ package local
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/engine/restore"
-	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/agent"
 )
 
 // tell records an event of the keeper's cluster, or of what belongs to it.
@@ -27,30 +24,8 @@ func (k *keeper) tellPhase(was v1alpha1.ClusterStatus, is v1alpha1.ClusterPhase,
 	if was.Phase == is && was.Reason == reason && was.Message == message {
 		return
 	}
-	if t, word, text, ok := phaseEvent(was.Phase, is, reason, message); ok {
+	if t, word, text, ok := agent.PhaseEvent(was.Phase, is, reason, message); ok {
 		k.tell(k.self(), t, word, text)
-	}
-}
-
-// tellReached records where a restore ended.
-func (k *keeper) tellReached(p *restore.Plan, reached *restore.Reached) {
-	text := fmt.Sprintf("the past of %s was reached: LSN %s", p.Lineage, reached.LSN)
-	if x := p.LastKept; x != nil {
-		text += ", the last commit at " + humantime.FormatExact(x.Time, time.UTC)
-	}
-	k.tell(k.self(), runtimes.EventNormal, "Restored", text)
-}
-
-// tellRepo records that a repository is reached, or no longer.
-func (r *Runtime) tellRepo(o *v1alpha1.BackupRepo, is v1alpha1.BackupRepoPhase, message string) {
-	object, was := v1alpha1.KindBackupRepo+"/"+o.Name, o.Status
-	switch {
-	case is == v1alpha1.RepoFailed && (was.Phase != is || was.Message != message):
-		r.event("", "", object, runtimes.EventWarning, "RepositoryUnreachable", "%s", cmp.Or(message, "nobody knows why"))
-	case is == v1alpha1.RepoReady && was.Phase == v1alpha1.RepoFailed:
-		r.event("", "", object, runtimes.EventNormal, "RepositoryReady", "it is reached again")
-	case is == v1alpha1.RepoReady && was.Phase != is:
-		r.event("", "", object, runtimes.EventNormal, "RepositoryReady", "it is reached")
 	}
 }
 
@@ -85,32 +60,4 @@ func (r *Runtime) tellEnded(err error) {
 		return
 	}
 	r.event("", "", agentObject, runtimes.EventNormal, "AgentEnded", "servers go on running, and nothing is archived until it begins again")
-}
-
-// phaseEvent tells what it means that a cluster's phase changed; ok is false for what
-// is only on the way.
-func phaseEvent(was, is v1alpha1.ClusterPhase, reason, message string) (t runtimes.EventType, word, text string, ok bool) {
-	switch is {
-	case v1alpha1.ClusterRunning:
-		switch was {
-		case v1alpha1.ClusterFailed:
-			return runtimes.EventNormal, "Recovered", "the server serves again", true
-		case v1alpha1.ClusterRestarting:
-			return runtimes.EventNormal, "Restarted", "the server was restarted", true
-		}
-		return runtimes.EventNormal, "Started", "the server serves", true
-	case v1alpha1.ClusterStopped:
-		return runtimes.EventNormal, "Stopped", "the server was stopped, its data stays", true
-	case v1alpha1.ClusterFailed:
-		return runtimes.EventWarning, cmp.Or(reason, "Failed"), cmp.Or(message, "the cluster failed"), true
-	case v1alpha1.ClusterCreating:
-		return runtimes.EventNormal, "Creating", "a new server is made", true
-	case v1alpha1.ClusterRestoring:
-		return runtimes.EventNormal, "Restoring", "the server is restored from another's past", true
-	case v1alpha1.ClusterDeleting:
-		return runtimes.EventNormal, "Deleting", "the cluster is taken away", true
-	case v1alpha1.ClusterAbnormal, v1alpha1.ClusterUnknown:
-		return runtimes.EventWarning, cmp.Or(reason, string(is)), cmp.Or(message, "the cluster is not as it should be"), true
-	}
-	return "", "", "", false
 }

@@ -27,7 +27,7 @@ func (r *Runtime) Verify(ctx context.Context, b *v1alpha1.Backup, progress func(
 
 // stored is what the repository has of a backup that can be read here.
 func (r *Runtime) stored(ctx context.Context, b *v1alpha1.Backup) (*repository.Lineage, *repository.Manifest, error) {
-	repo, _, err := r.repos.named(ctx, b.Status.Repo)
+	repo, _, err := r.repos.Named(ctx, b.Status.Repo)
 	if err != nil {
 		return nil, nil, err
 	}

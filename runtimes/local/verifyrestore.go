@@ -37,7 +37,7 @@ func (r *Runtime) VerifyRestore(ctx context.Context, b *v1alpha1.Backup, step fu
 	if err != nil {
 		return nil, err
 	}
-	cat, err := r.catalog(ctx, l, nil)
+	cat, err := r.repos.Catalog(ctx, l, nil)
 	if err != nil {
 		return nil, lost(b, err)
 	}

@@ -99,6 +99,7 @@ func extremer() walindex.Index {
 	}
 	x.Whole = []walindex.Database{{Spc: most}, {DB: most}}
 	x.Opaque = []walindex.Opaque{{Start: math.MaxUint64, Rmgr: 255}, {}}
+	x.Overwritten = math.MaxUint64
 	x.Creations = []walindex.Creation{{Start: math.MaxUint64, XID: most, Rel: rel, Fork: 255}, {}}
 	x.Truncations = []walindex.Truncation{{Start: 1 << 63, XID: most, Rel: rel, Blocks: most, Flags: most}, {}}
 	x.Maps = []walindex.MapChange{{Start: math.MaxUint64, XID: most, Spc: most, DB: most, Class: most}, {}}

@@ -17,8 +17,8 @@ const (
 
 	// LabelRole is on a pod whose server has one, written by Patroni.
 	LabelRole     = "kubeblocks.io/role"
-	RolePrimary   = "primary"
-	RoleSecondary = "secondary"
+	RolePrimary   = "master" // Patroni's words until release 4
+	RoleSecondary = "replica"
 
 	PostgreSQL = "postgresql" // the value of LabelName, and the port's name
 	ManagedBy  = "kbcli"

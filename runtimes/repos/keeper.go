@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+package repos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
@@ -26,11 +29,14 @@ const (
 	failedInterval    = 10 * time.Second // how often one that failed is tried again
 )
 
+// Keepers are those of the repositories there are.
+type Keepers map[types.UID]*repoKeeper
+
 // repoKeeper looks after one BackupRepo, beside all others: it opens the repository,
 // brings back what it holds, removes the bytes of Backups that were deleted, lets go what
 // clusters left behind, and says how it stands. It ends when its object is gone.
 type repoKeeper struct {
-	r    *Runtime
+	r    *Set
 	name string
 	uid  types.UID
 	wake chan struct{}
@@ -47,9 +53,9 @@ type repoKeeper struct {
 	trouble   string               // why nothing of those that left expires
 }
 
-// keepRepos starts a keeper for each BackupRepo that has none, and makes the others look.
-func (r *Runtime) keepRepos(ctx context.Context, keepers map[types.UID]*repoKeeper, wg *sync.WaitGroup) error {
-	all, err := store.List[*v1alpha1.BackupRepo](ctx, r.objects, "", nil)
+// Keep starts a keeper for each BackupRepo that has none, and makes the others look.
+func (r *Set) Keep(ctx context.Context, keepers Keepers, wg *sync.WaitGroup) error {
+	all, err := store.List[*v1alpha1.BackupRepo](ctx, r.Objects, "", nil)
 	there := map[types.UID]bool{}
 	for _, o := range all {
 		there[o.UID] = true
@@ -72,8 +78,8 @@ func (r *Runtime) keepRepos(ctx context.Context, keepers map[types.UID]*repoKeep
 		default:
 		}
 	}
-	if err == nil { // one that cannot be read may name any key
-		err = r.keys.sweep(r.secrets(), all, time.Now())
+	if err == nil && r.Listed != nil { // one that cannot be read may name any key
+		err = r.Listed(all)
 	}
 	return errors.Join(err, r.seeToStrayBackups(ctx, all))
 }
@@ -87,14 +93,14 @@ func (k *repoKeeper) poke() {
 
 func (k *repoKeeper) run(ctx context.Context) {
 	defer close(k.done)
-	defer k.r.repos.forget(k.uid)
+	defer k.r.Forget(k.uid)
 	for {
 		err := k.look(ctx)
 		if ctx.Err() != nil || errors.Is(err, errGone) {
 			return
 		}
 		if err != nil {
-			k.r.log.Warn("a repository is not as it should be", "repository", k.name, "error", err)
+			k.r.Log.Warn("a repository is not as it should be", "repository", k.name, "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -105,7 +111,7 @@ func (k *repoKeeper) run(ctx context.Context) {
 }
 
 func (k *repoKeeper) look(ctx context.Context) error {
-	o, err := store.Get[*v1alpha1.BackupRepo](ctx, k.r.objects, "", k.name)
+	o, err := store.Get[*v1alpha1.BackupRepo](ctx, k.r.Objects, "", k.name)
 	if apierrors.IsNotFound(err) || err == nil && o.UID != k.uid {
 		return errGone
 	}
@@ -120,7 +126,7 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		phase, message = v1alpha1.RepoFailed, err.Error()
 	}
 	tried := o.Generation
-	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.objects, "", k.name); err != nil || o.UID != k.uid {
+	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.Objects, "", k.name); err != nil || o.UID != k.uid {
 		return nil // the next look sees that
 	}
 	if o.Generation != tried {
@@ -151,7 +157,7 @@ func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 	}
 	k.tried, k.attached = o.Generation, 0
 	defer func() { k.triedAt = time.Now() }()
-	repo, err := k.r.repos.of(ctx, o)
+	repo, err := k.r.Of(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -159,7 +165,7 @@ func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 		return err
 	}
 	if err := k.fits(ctx, o, repo); err != nil {
-		k.r.repos.forget(k.uid)
+		k.r.Forget(k.uid)
 		return err
 	}
 	if compare {
@@ -169,7 +175,7 @@ func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 		_, err = repo.Store().Stat(ctx, "repository")
 	}
 	if err != nil {
-		k.r.repos.forget(k.uid) // it may not be what it was
+		k.r.Forget(k.uid) // it may not be what it was
 		return fmt.Errorf("repository %s: %w", o.Name, placeError(o, err))
 	}
 	k.attached, k.probed = o.Generation, now
@@ -186,7 +192,7 @@ func (k *repoKeeper) fits(ctx context.Context, o *v1alpha1.BackupRepo, repo *rep
 	if err != nil {
 		return err
 	}
-	if err := tryKey(ctx, lineages); errors.Is(err, repository.ErrSealed) {
+	if err := TryKey(ctx, lineages); errors.Is(err, repository.ErrSealed) {
 		return fmt.Errorf("repository %s: %s: %w", o.Name, runtimes.WrongIdentity, err)
 	}
 	return nil
@@ -194,11 +200,11 @@ func (k *repoKeeper) fits(ctx context.Context, o *v1alpha1.BackupRepo, repo *rep
 
 // noteID notes which repository was found in a place, so that it is missed when another
 // or none is there.
-func (r *Runtime) noteID(ctx context.Context, o *v1alpha1.BackupRepo, id string) error {
+func (r *Set) noteID(ctx context.Context, o *v1alpha1.BackupRepo, id string) error {
 	if o.Annotations[annotationRepository] == id {
 		return nil
 	}
-	_, err := store.Mutate(ctx, r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
+	_, err := store.Mutate(ctx, r.Objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
 		if o.Annotations == nil {
 			o.Annotations = map[string]string{}
 		}
@@ -214,7 +220,7 @@ func (k *repoKeeper) strays(ctx context.Context) bool {
 	if time.Since(k.inventory) < failedInterval {
 		return false
 	}
-	all, err := store.List[*v1alpha1.BackupRepo](ctx, k.r.objects, "", nil)
+	all, err := store.List[*v1alpha1.BackupRepo](ctx, k.r.Objects, "", nil)
 	if err != nil {
 		return false // one that cannot be read may be it
 	}
@@ -232,7 +238,7 @@ func (k *repoKeeper) strays(ctx context.Context) bool {
 }
 
 // noteRepo writes a repository's status, if it changed.
-func (r *Runtime) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1alpha1.BackupRepoPhase, message string) error {
+func (r *Set) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1alpha1.BackupRepoPhase, message string) error {
 	known, err := r.knownBackups(ctx)
 	if err != nil {
 		return err
@@ -243,7 +249,7 @@ func (r *Runtime) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1
 		return nil
 	}
 	r.tellRepo(o, phase, message)
-	_, err = store.MutateStatus(ctx, r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
+	_, err = store.MutateStatus(ctx, r.Objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
 		o.Status = want
 		return nil
 	})
@@ -256,14 +262,14 @@ func (r *Runtime) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1
 // deleteBackups removes the bytes of Backups that were deleted, and then lets the
 // objects go.
 func (k *repoKeeper) deleteBackups(ctx context.Context, o *v1alpha1.BackupRepo) error {
-	all, err := store.List[*v1alpha1.Backup](ctx, k.r.objects, "", nil)
+	all, err := store.List[*v1alpha1.Backup](ctx, k.r.Objects, "", nil)
 	errs := []error{err}
 	for _, b := range all {
 		if b.DeletionTimestamp == nil || b.Status.Lineage == "" || b.Status.Repo != o.Name {
 			continue
 		}
 		errs = append(errs, k.r.deleteBackup(ctx, b, func() error {
-			repo, err := k.r.repos.of(ctx, o)
+			repo, err := k.r.Of(ctx, o)
 			if err != nil {
 				return err
 			}
@@ -275,12 +281,12 @@ func (k *repoKeeper) deleteBackups(ctx context.Context, o *v1alpha1.BackupRepo) 
 
 // seeToStrayBackups lets go of deleted Backups that have no bytes, and says of those
 // whose repository has no BackupRepo why they stay.
-func (r *Runtime) seeToStrayBackups(ctx context.Context, repos []*v1alpha1.BackupRepo) error {
+func (r *Set) seeToStrayBackups(ctx context.Context, repos []*v1alpha1.BackupRepo) error {
 	names := map[string]bool{}
 	for _, o := range repos {
 		names[o.Name] = true
 	}
-	all, err := store.List[*v1alpha1.Backup](ctx, r.objects, "", nil)
+	all, err := store.List[*v1alpha1.Backup](ctx, r.Objects, "", nil)
 	errs := []error{err}
 	for _, b := range all {
 		switch {
@@ -289,7 +295,7 @@ func (r *Runtime) seeToStrayBackups(ctx context.Context, repos []*v1alpha1.Backu
 			errs = append(errs, r.deleteBackup(ctx, b, func() error { return nil }))
 		default:
 			// it may be a BackupRepo that cannot be read
-			if _, err := r.repos.object(ctx, b.Status.Repo); apierrors.IsNotFound(err) {
+			if _, err := r.Object(ctx, b.Status.Repo); apierrors.IsNotFound(err) {
 				errs = append(errs, r.deleteBackup(ctx, b, func() error {
 					return fmt.Errorf("its repository %s is not known any more: kbcli backuprepo create makes it known", b.Status.Repo)
 				}))
@@ -300,9 +306,9 @@ func (r *Runtime) seeToStrayBackups(ctx context.Context, repos []*v1alpha1.Backu
 }
 
 // deleteBackup takes a deleted Backup away once remove has removed its bytes.
-func (r *Runtime) deleteBackup(ctx context.Context, b *v1alpha1.Backup, remove func() error) error {
+func (r *Set) deleteBackup(ctx context.Context, b *v1alpha1.Backup, remove func() error) error {
 	if b.Status.Phase != v1alpha1.BackupDeleting {
-		_, err := store.MutateStatus(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+		_, err := store.MutateStatus(ctx, r.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 			b.Status.Phase, b.Status.FailureReason = v1alpha1.BackupDeleting, ""
 			return nil
 		})
@@ -310,7 +316,7 @@ func (r *Runtime) deleteBackup(ctx context.Context, b *v1alpha1.Backup, remove f
 	}
 	if err := remove(); err != nil {
 		if b.Status.FailureReason != err.Error() && ctx.Err() == nil {
-			_, serr := store.MutateStatus(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+			_, serr := store.MutateStatus(ctx, r.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 				b.Status.FailureReason = err.Error()
 				return nil
 			})
@@ -318,7 +324,7 @@ func (r *Runtime) deleteBackup(ctx context.Context, b *v1alpha1.Backup, remove f
 		}
 		return fmt.Errorf("delete backup %s: %w", b.Name, err)
 	}
-	_, err := store.Mutate(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+	_, err := store.Mutate(ctx, r.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		b.Finalizers = without(b.Finalizers, agent.BackupFinalizer)
 		return nil
 	})
@@ -327,3 +333,43 @@ func (r *Runtime) deleteBackup(ctx context.Context, b *v1alpha1.Backup, remove f
 	}
 	return err
 }
+
+func (r *Set) tell(object string, t runtimes.EventType, reason, message string) {
+	if r.Event != nil {
+		r.Event(object, t, reason, message)
+	}
+}
+
+// tellRepo records that a repository is reached, or no longer.
+func (r *Set) tellRepo(o *v1alpha1.BackupRepo, is v1alpha1.BackupRepoPhase, message string) {
+	object, was := v1alpha1.KindBackupRepo+"/"+o.Name, o.Status
+	switch {
+	case is == v1alpha1.RepoFailed && (was.Phase != is || was.Message != message):
+		r.tell(object, runtimes.EventWarning, "RepositoryUnreachable", cmp.Or(message, "nobody knows why"))
+	case is == v1alpha1.RepoReady && was.Phase == v1alpha1.RepoFailed:
+		r.tell(object, runtimes.EventNormal, "RepositoryReady", "it is reached again")
+	case is == v1alpha1.RepoReady && was.Phase != is:
+		r.tell(object, runtimes.EventNormal, "RepositoryReady", "it is reached")
+	}
+}
+
+// TryKey reads something small that is sealed, if there is anything.
+func TryKey(ctx context.Context, lineages []*repository.Lineage) error {
+	for _, l := range lineages {
+		for g, err := range l.Indexed(ctx, pg.Segment{}) {
+			if err != nil {
+				return err
+			}
+			_, err = l.Index(ctx, g.Segment)
+			return err
+		}
+	}
+	return nil
+}
+
+func without(list []string, s string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(x string) bool { return x == s })
+}
+
+// errGone says that there is nothing more to keep.
+var errGone = errors.New("the repository is gone")

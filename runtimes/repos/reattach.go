@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+package repos
 
 import (
 	"context"
@@ -35,7 +35,7 @@ const annotationReattached = "dataprotection.kubeblocks.io/reattached-from"
 // The words are what could not be brought back, and why, and what is missing; empty is
 // nothing. An error is
 // of the storage or the objects, not of damage.
-func (r *Runtime) reattach(ctx context.Context, name string, repo *repository.Repository) (string, error) {
+func (r *Set) reattach(ctx context.Context, name string, repo *repository.Repository) (string, error) {
 	known, err := r.knownBackups(ctx)
 	if err != nil {
 		return "", err
@@ -74,7 +74,7 @@ func (r *Runtime) reattach(ctx context.Context, name string, repo *repository.Re
 }
 
 // missing names what Backups say that the repository holds, and it does not.
-func (r *Runtime) missing(ctx context.Context, name string, known map[types.NamespacedName]*v1alpha1.Backup, lineages []*repository.Lineage, held map[types.NamespacedName]string) ([]string, error) {
+func (r *Set) missing(ctx context.Context, name string, known map[types.NamespacedName]*v1alpha1.Backup, lineages []*repository.Lineage, held map[types.NamespacedName]string) ([]string, error) {
 	var out []string
 	for key, b := range known {
 		if b == nil || b.Status.Repo != name || b.Status.Phase != v1alpha1.BackupCompleted || b.Status.Lineage == "" ||
@@ -82,7 +82,7 @@ func (r *Runtime) missing(ctx context.Context, name string, known map[types.Name
 			continue
 		}
 		// it may have been deleted since it was listed
-		now, err := store.Get[*v1alpha1.Backup](ctx, r.objects, key.Namespace, key.Name)
+		now, err := store.Get[*v1alpha1.Backup](ctx, r.Objects, key.Namespace, key.Name)
 		if apierrors.IsNotFound(err) || err == nil && (now.DeletionTimestamp != nil || now.UID != b.UID || now.Status.Repo != name) {
 			continue
 		}
@@ -115,8 +115,8 @@ func setAside(list []string, err error) ([]string, error) {
 }
 
 // knownBackups are the objects there are. One that cannot be read has nil.
-func (r *Runtime) knownBackups(ctx context.Context) (map[types.NamespacedName]*v1alpha1.Backup, error) {
-	all, err := store.List[*v1alpha1.Backup](ctx, r.objects, "", nil)
+func (r *Set) knownBackups(ctx context.Context) (map[types.NamespacedName]*v1alpha1.Backup, error) {
+	all, err := store.List[*v1alpha1.Backup](ctx, r.Objects, "", nil)
 	out := map[types.NamespacedName]*v1alpha1.Backup{}
 	var broken store.BrokenObjects
 	if err != nil && !errors.As(err, &broken) {
@@ -131,14 +131,14 @@ func (r *Runtime) knownBackups(ctx context.Context) (map[types.NamespacedName]*v
 	return out, nil
 }
 
-func (r *Runtime) reattachOne(ctx context.Context, repoName string, l *repository.Lineage, m *repository.Manifest, known map[types.NamespacedName]*v1alpha1.Backup) (string, error) {
+func (r *Set) reattachOne(ctx context.Context, repoName string, l *repository.Lineage, m *repository.Manifest, known map[types.NamespacedName]*v1alpha1.Backup) (string, error) {
 	info := l.Info()
 	key := types.NamespacedName{Namespace: info.Namespace, Name: m.Name}
 	have, ok := known[key]
 	switch {
 	case !ok:
 		b := backupOf(info, m)
-		err := r.objects.Create(ctx, b)
+		err := r.Objects.Create(ctx, b)
 		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 			return fmt.Sprintf("backup %s of lineage %s: %v", m.Name, info.ID, err), nil
 		}
@@ -181,9 +181,9 @@ func backupOf(info repository.LineageInfo, m *repository.Manifest) *v1alpha1.Bac
 	return b
 }
 
-func (r *Runtime) fillReattached(ctx context.Context, repoName string, l *repository.Lineage, m *repository.Manifest) error {
+func (r *Set) fillReattached(ctx context.Context, repoName string, l *repository.Lineage, m *repository.Manifest) error {
 	info, why := l.Info(), l.Repository().Reach(m)
-	_, err := store.MutateStatus(ctx, r.objects, info.Namespace, m.Name, func(b *v1alpha1.Backup) error {
+	_, err := store.MutateStatus(ctx, r.Objects, info.Namespace, m.Name, func(b *v1alpha1.Backup) error {
 		if !unsettled(b) {
 			return nil // deleted meanwhile
 		}
@@ -203,21 +203,21 @@ func (r *Runtime) fillReattached(ctx context.Context, repoName string, l *reposi
 		return nil
 	}
 	if err == nil {
-		r.log.Info("a backup was found in the repository", "backup", info.Namespace+"/"+m.Name, "lineage", info.ID)
+		r.Log.Info("a backup was found in the repository", "backup", info.Namespace+"/"+m.Name, "lineage", info.ID)
 	}
 	return err
 }
 
 // rename tells a Backup the name that its repository has now, unless it still has the
 // one that the Backup says.
-func (r *Runtime) rename(ctx context.Context, repoName string, b *v1alpha1.Backup) error {
+func (r *Set) rename(ctx context.Context, repoName string, b *v1alpha1.Backup) error {
 	if b.Status.Repo == repoName {
 		return nil
 	}
-	if _, err := r.repos.object(ctx, b.Status.Repo); !apierrors.IsNotFound(err) {
+	if _, err := r.Object(ctx, b.Status.Repo); !apierrors.IsNotFound(err) {
 		return err
 	}
-	_, err := store.MutateStatus(ctx, r.objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+	_, err := store.MutateStatus(ctx, r.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		b.Status.Repo = repoName
 		return nil
 	})
@@ -232,11 +232,11 @@ func unsettled(b *v1alpha1.Backup) bool {
 	return b.Annotations[annotationReattached] != "" && b.PhaseOrNew() == v1alpha1.BackupNew
 }
 
-// wishes is the store as a Protector sees it: without the Backups that are being
+// Wishes is the store as a Protector sees it: without the Backups that are being
 // brought back, which it would take for backups that somebody asks for.
-type wishes struct{ store.Store }
+type Wishes struct{ store.Store }
 
-func (w wishes) List(ctx context.Context, kind, namespace string, selector map[string]string) ([]v1alpha1.Object, error) {
+func (w Wishes) List(ctx context.Context, kind, namespace string, selector map[string]string) ([]v1alpha1.Object, error) {
 	all, err := w.Store.List(ctx, kind, namespace, selector)
 	return slices.DeleteFunc(all, func(o v1alpha1.Object) bool {
 		b, ok := o.(*v1alpha1.Backup)
@@ -253,4 +253,22 @@ func contents(known map[types.NamespacedName]*v1alpha1.Backup, repoName string) 
 		}
 	}
 	return backups, bytes
+}
+
+// noteReach tells in a Backup that is there already whether its snapshot is.
+func (r *Set) noteReach(ctx context.Context, l *repository.Lineage, m *repository.Manifest, b *v1alpha1.Backup) error {
+	why := l.Repository().Reach(m)
+	lost := why != nil && b.Status.Phase == v1alpha1.BackupCompleted
+	back := m.Snapshot != nil && why == nil && b.Status.Phase == v1alpha1.BackupFailed
+	if !lost && !back || b.DeletionTimestamp != nil {
+		return nil
+	}
+	_, err := store.MutateStatus(ctx, r.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
+		agent.NoteReach(&b.Status, why)
+		return nil
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }

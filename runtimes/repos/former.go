@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+package repos
 
 import (
 	"context"
@@ -34,7 +34,7 @@ const (
 // until somebody deletes it, and so does everything of which no ttl is known, as
 // after the objects were lost.
 func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) error {
-	now := k.r.clock()
+	now := k.r.Clock()
 	if !k.expired.IsZero() && now.Sub(k.expired).Abs() < formerInterval {
 		return nil
 	}
@@ -42,7 +42,7 @@ func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) err
 	have := o.Annotations[agent.AnnotationClock]
 	want, doubt := agent.BelieveClock(have, now)
 	if want != have {
-		_, err := store.Mutate(ctx, k.r.objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
+		_, err := store.Mutate(ctx, k.r.Objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
 			if o.Annotations == nil {
 				o.Annotations = map[string]string{}
 			}
@@ -57,7 +57,7 @@ func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) err
 		k.trouble = "nothing of clusters that are gone expires: " + doubt.Error()
 		return nil
 	}
-	repo, err := k.r.repos.of(ctx, o)
+	repo, err := k.r.Of(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (k *repoKeeper) expireLeft(ctx context.Context, o *v1alpha1.BackupRepo) err
 // expireLineage does so in one; again tells that Backups are going now.
 func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, now time.Time) (again bool, err error) {
 	info := l.Info()
-	all, err := store.List[*v1alpha1.Backup](ctx, k.r.objects, info.Namespace, nil)
+	all, err := store.List[*v1alpha1.Backup](ctx, k.r.Objects, info.Namespace, nil)
 	if err != nil {
 		return false, err
 	}
@@ -101,7 +101,7 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 		}
 	}
 	x := agent.Expiry{Promise: promise, Input: in, List: retention.Plan(in)}
-	busy, err := agent.Restoring(ctx, k.r.objects, info.Namespace, info.Cluster)
+	busy, err := agent.Restoring(ctx, k.r.Objects, info.Namespace, info.Cluster)
 	if err != nil || busy {
 		return false, err
 	}
@@ -110,7 +110,7 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 			return false, nil
 		}
 	}
-	lock, err := agent.Lock(ctx, l, k.r.identity)
+	lock, err := agent.Lock(ctx, l, k.r.Identity)
 	var locked *repository.LockedError
 	if errors.As(err, &locked) {
 		return false, nil // somebody else's agent sees to it
@@ -125,15 +125,15 @@ func (k *repoKeeper) expireLineage(ctx context.Context, l *repository.Lineage, n
 		}
 		k.swept[info.ID] = now
 	}
-	step, err := x.Step(ctx, k.r.objects, k.r.log, l, all)
+	step, err := x.Step(ctx, k.r.Objects, k.r.Log, l, all)
 	return len(step.Go.Backups) > 0, err
 }
 
 // formerPromise is how long the backups of a lineage are kept; its TTL is 0 where nobody
 // says, and where its cluster still writes to it, whose Protector sees to that.
-func (r *Runtime) formerPromise(ctx context.Context, info repository.LineageInfo, backups []*v1alpha1.Backup) (agent.Promise, error) {
+func (r *Set) formerPromise(ctx context.Context, info repository.LineageInfo, backups []*v1alpha1.Backup) (agent.Promise, error) {
 	var none agent.Promise
-	c, err := store.Get[*v1alpha1.Cluster](ctx, r.objects, info.Namespace, info.Cluster)
+	c, err := store.Get[*v1alpha1.Cluster](ctx, r.Objects, info.Namespace, info.Cluster)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return none, err
 	}
@@ -142,7 +142,7 @@ func (r *Runtime) formerPromise(ctx context.Context, info repository.LineageInfo
 			return none, nil
 		}
 		if c.Status.SystemIdentifier == info.SystemID.String() {
-			p, err := store.Get[*v1alpha1.BackupPolicy](ctx, r.objects, c.Namespace, v1alpha1.DefaultBackupPolicyName(c.Name))
+			p, err := store.Get[*v1alpha1.BackupPolicy](ctx, r.Objects, c.Namespace, v1alpha1.DefaultBackupPolicyName(c.Name))
 			if apierrors.IsNotFound(err) {
 				return none, nil
 			}
@@ -169,8 +169,8 @@ func (r *Runtime) formerPromise(ctx context.Context, info repository.LineageInfo
 // formerLineages are those of a cluster that it wrote to before, oldest first: of the same
 // namespace, name and system identifier. Repositories that do not answer are told in
 // the error, beside the others.
-func (r *Runtime) formerLineages(ctx context.Context, now repository.LineageInfo) ([]*repository.Lineage, error) {
-	repos, err := r.repos.all(ctx)
+func (r *Set) formerLineages(ctx context.Context, now repository.LineageInfo) ([]*repository.Lineage, error) {
+	repos, err := r.All(ctx)
 	errs := []error{err}
 	found := map[string]*repository.Lineage{} // a repository may be there twice
 	for _, repo := range repos {
@@ -191,14 +191,14 @@ func (r *Runtime) formerLineages(ctx context.Context, now repository.LineageInfo
 	return out, errors.Join(errs...)
 }
 
-// formerWindows lists what can be reached in the lineages that a cluster left, oldest
+// FormerWindows lists what can be reached in the lineages that a cluster left, oldest
 // first.
-func (r *Runtime) formerWindows(ctx context.Context, now *repository.Lineage) ([]catalog.Window, error) {
+func (r *Set) FormerWindows(ctx context.Context, now *repository.Lineage) ([]catalog.Window, error) {
 	ls, err := r.formerLineages(ctx, now.Info())
 	errs := []error{err}
 	var out []catalog.Window
 	for _, l := range ls {
-		cat, err := r.catalog(ctx, l, nil)
+		cat, err := r.Catalog(ctx, l, nil)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -210,9 +210,9 @@ func (r *Runtime) formerWindows(ctx context.Context, now *repository.Lineage) ([
 	return out, errors.Join(errs...)
 }
 
-// elsewhere looks for a target in the lineages that a source left, the newest first. plan
+// Elsewhere looks for a target in the lineages that a source left, the newest first. plan
 // answers for one; outside is what its present lineage answered.
-func (r *Runtime) elsewhere(ctx context.Context, src runtimes.Source, l *repository.Lineage, outside *catalog.OutsideWindowError, plan func(*repository.Lineage) error) error {
+func (r *Set) Elsewhere(ctx context.Context, src runtimes.Source, l *repository.Lineage, outside *catalog.OutsideWindowError, plan func(*repository.Lineage) error) error {
 	t := outside.Target
 	if src.Lineage != "" || t.Time.IsZero() && (!t.Latest || len(outside.Windows) > 0) {
 		return outside

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+package repos
 
 import (
 	"context"
@@ -19,24 +19,29 @@ import (
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/blob/s3"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
-
-// defaultRepo is the BackupRepo that a new state directory begins with.
-const defaultRepo = "local"
 
 // annotationRepository is on a BackupRepo, and holds the id of the repository that was
 // found or made there first. Where that is not there any more, an empty directory below
 // a mount that is gone or another bucket, nothing is made in its place.
 const annotationRepository = "dataprotection.kubeblocks.io/repository-id"
 
-// repos opens repositories by the objects that describe them, each once per
-// generation of its object. One that does not answer keeps nobody waiting for another.
-type repos struct {
-	objects store.Store
-	copies  string // where what was written into sealed ones is known from
-	clock   func() time.Time
-	log     *slog.Logger
+// Set is the repositories of an installation. Each is opened once per generation of its
+// object. One that does not answer keeps nobody waiting for another.
+type Set struct {
+	Objects store.Store
+	Copies  string // directory: what was written into sealed repositories is known from there; empty is nowhere
+	Clock   func() time.Time
+	Log     *slog.Logger
+
+	// Identity is who locks lineages to let go what nobody needs; nil where nothing does.
+	Identity *agent.Identity
+	// Listed, if set, is given all BackupRepos whenever all could be read.
+	Listed func([]*v1alpha1.BackupRepo) error
+	// Event takes note of what happened to an object; nil where nobody listens.
+	Event agent.EventFunc
 
 	mu    sync.Mutex
 	doors map[types.UID]*door
@@ -54,19 +59,19 @@ type door struct {
 // freshFailure is how long a failure to open is the answer to those who waited for it.
 const freshFailure = 2 * time.Second
 
-// named opens the repository of a BackupRepo; an empty name is the default one. It
+// Named opens the repository of a BackupRepo; an empty name is the default one. It
 // also gives the name.
-func (r *repos) named(ctx context.Context, name string) (*repository.Repository, string, error) {
-	obj, err := r.object(ctx, name)
+func (r *Set) Named(ctx context.Context, name string) (*repository.Repository, string, error) {
+	obj, err := r.Object(ctx, name)
 	if err != nil {
 		return nil, "", err
 	}
-	repo, err := r.of(ctx, obj)
+	repo, err := r.Of(ctx, obj)
 	return repo, obj.Name, err
 }
 
-// of opens the repository that an object describes.
-func (r *repos) of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.Repository, error) {
+// Of opens the repository that an object describes.
+func (r *Set) Of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.Repository, error) {
 	r.mu.Lock()
 	if r.doors == nil {
 		r.doors = map[types.UID]*door{}
@@ -92,7 +97,7 @@ func (r *repos) of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.R
 			return nil, d.err
 		}
 	}
-	repo, err := openRepository(ctx, obj, r.copies, r.clock, r.log)
+	repo, err := openRepository(ctx, obj, r.Copies, r.Clock, r.Log)
 	if err != nil {
 		err = fmt.Errorf("repository %s: %w", obj.Name, placeError(obj, err))
 	}
@@ -102,18 +107,19 @@ func (r *repos) of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.R
 	return repo, err
 }
 
-// forget sees to it that a repository is opened anew.
-func (r *repos) forget(uid types.UID) {
+// Forget sees to it that a repository is opened anew.
+func (r *Set) Forget(uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.doors, uid)
 }
 
-func (r *repos) object(ctx context.Context, name string) (*v1alpha1.BackupRepo, error) {
+// Object is the BackupRepo of a name, the default one for "".
+func (r *Set) Object(ctx context.Context, name string) (*v1alpha1.BackupRepo, error) {
 	if name != "" {
-		return store.Get[*v1alpha1.BackupRepo](ctx, r.objects, "", name)
+		return store.Get[*v1alpha1.BackupRepo](ctx, r.Objects, "", name)
 	}
-	all, err := store.List[*v1alpha1.BackupRepo](ctx, r.objects, "", nil)
+	all, err := store.List[*v1alpha1.BackupRepo](ctx, r.Objects, "", nil)
 	for _, o := range all {
 		if o.Spec.Default {
 			return o, nil
@@ -125,14 +131,14 @@ func (r *repos) object(ctx context.Context, name string) (*v1alpha1.BackupRepo, 
 	return nil, fmt.Errorf("%w: no BackupRepo is the default", repository.ErrNoRepository)
 }
 
-// all opens every repository that can be opened; those that cannot are told in the
+// All opens every repository that can be opened; those that cannot are told in the
 // error, beside the others.
-func (r *repos) all(ctx context.Context) (map[string]*repository.Repository, error) {
-	objs, err := store.List[*v1alpha1.BackupRepo](ctx, r.objects, "", nil)
+func (r *Set) All(ctx context.Context) (map[string]*repository.Repository, error) {
+	objs, err := store.List[*v1alpha1.BackupRepo](ctx, r.Objects, "", nil)
 	out := map[string]*repository.Repository{}
 	errs := []error{err}
 	for _, o := range objs {
-		repo, name, err := r.named(ctx, o.Name)
+		repo, name, err := r.Named(ctx, o.Name)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -145,7 +151,7 @@ func (r *repos) all(ctx context.Context) (map[string]*repository.Repository, err
 // openRepository opens the place that an object describes, and lays a repository
 // out there if there is none.
 func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, copies string, clock func() time.Time, log *slog.Logger) (*repository.Repository, error) {
-	place, err := openPlace(ctx, o)
+	place, err := OpenPlace(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +189,9 @@ func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, copies string, 
 	return repository.Create(ctx, patient, opt)
 }
 
-func openPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) {
+// OpenPlace opens the place that an object describes, and asks for nothing there. A directory
+// is made if it never held a repository.
+func OpenPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) {
 	if o.Spec.StorageProvider == v1alpha1.ProviderFilesystem {
 		if o.Annotations[annotationRepository] != "" {
 			return fs.Open(o.Spec.Filesystem.Path) // it was there: a mount may be missing

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/client"
+	"github.com/kbcli/kbcli/runtimes/agent"
+	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/repos"
+	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+// Options say which pod this is.
+type Options struct {
+	Namespace, Cluster, Pod string
+
+	Objects store.Store
+	Event   agent.EventFunc // nil where nobody listens
+	Clock   func() time.Time
+	Log     *slog.Logger
+}
+
+// FromEnvironment reads what specs put into the environment.
+func FromEnvironment(getenv func(string) string) (Options, error) {
+	o := Options{Namespace: getenv(specs.EnvNamespace), Cluster: getenv(specs.EnvCluster), Pod: getenv(specs.EnvPod)}
+	if o.Namespace == "" || o.Cluster == "" || o.Pod == "" {
+		return o, fmt.Errorf("%s, %s and %s are not all set: this is for the pods of a cluster", specs.EnvNamespace, specs.EnvCluster, specs.EnvPod)
+	}
+	return o, nil
+}
+
+// Repositories are those of the installation, as this pod reaches them.
+func (o Options) Repositories() *repos.Set {
+	return &repos.Set{Objects: o.Objects, Copies: filepath.Join(specs.SpoolDirectory, "copies"), Clock: o.Clock, Log: o.Log}
+}
+
+func (o Options) conninfo() string {
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=disable connect_timeout=10", specs.SocketDirectory, specs.Port, specs.Superuser)
+}
+
+const (
+	lookInterval = time.Second     // how often the server is asked what it is
+	slotInterval = 5 * time.Second // how often a standby's slot follows
+	askTimeout   = 10 * time.Second
+)
+
+// keeper is the agent of one pod.
+type keeper struct {
+	Options
+	repos    *repos.Set
+	identity *agent.Identity
+	stop     func() // ends the Protector; nil while none runs
+	slot     time.Time
+	told     client.Server
+}
+
+// Run looks after the pod's server until ctx ends.
+func Run(ctx context.Context, o Options) error {
+	if err := os.MkdirAll(specs.SpoolDirectory, 0o700); err != nil {
+		return err
+	}
+	identity, err := agent.Identify(specs.SpoolDirectory)
+	if err != nil {
+		return err
+	}
+	k := &keeper{Options: o, repos: o.Repositories(), identity: identity.Alone()}
+	defer k.unprotect()
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	was := ""
+	for {
+		if err := k.look(ctx); err != nil && ctx.Err() == nil {
+			if err.Error() != was {
+				o.Log.Warn("the server is not looked after as it should be", "error", err)
+			}
+			was = err.Error()
+		} else {
+			was = ""
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// look asks the server what it is, and does what that asks for. One that does not answer
+// is what it was: a Protector connects again by itself.
+func (k *keeper) look(ctx context.Context) error {
+	actx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	c, err := client.Connect(actx, k.conninfo())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s, err := c.Identify(actx)
+	if err != nil {
+		return err
+	}
+	if s.InRecovery {
+		k.unprotect()
+		return k.keepSlot(actx, c)
+	}
+	if err := k.tell(ctx, s); err != nil {
+		return err
+	}
+	if k.stop == nil {
+		k.protect(ctx)
+	}
+	return nil
+}
+
+// tell notes in the Cluster which server it is.
+func (k *keeper) tell(ctx context.Context, s client.Server) error {
+	if k.told.Version == s.Version && k.told.SystemID == s.SystemID {
+		return nil
+	}
+	_, err := store.MutateStatus(ctx, k.Objects, k.Namespace, k.Cluster, func(c *v1alpha1.Cluster) error {
+		c.Status.Version, c.Status.SystemIdentifier = s.Version.String(), s.SystemID.String()
+		return nil
+	})
+	if err == nil {
+		k.told = s
+	}
+	return err
+}
+
+func (k *keeper) protect(ctx context.Context) {
+	p := agent.New(agent.Config{
+		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
+		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
+		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: runtime.NumCPU(),
+		Event: k.Event, Clock: k.Clock, Log: k.Log,
+	})
+	pctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := p.Run(pctx); err != nil && pctx.Err() == nil {
+			k.Log.Error("the protector ended", "error", err)
+		}
+	}()
+	k.Log.Info("this server writes: it is archived and backed up from here")
+	k.stop = func() { cancel(); <-done }
+}
+
+func (k *keeper) unprotect() {
+	if k.stop != nil {
+		k.stop()
+		k.stop = nil
+		k.Log.Info("this server is no longer archived from here")
+	}
+}
+
+// keepSlot has a standby keep the WAL that the repository does not have, as long as there
+// is an archive.
+func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
+	if now := k.Clock(); now.Sub(k.slot).Abs() < slotInterval {
+		return nil
+	} else {
+		k.slot = now
+	}
+	name := agent.SlotName(k.Namespace, k.Cluster)
+	wanted, err := k.archived(ctx)
+	if err != nil {
+		return err
+	}
+	if !wanted {
+		if err := c.DropSlot(ctx, name); !errors.Is(err, client.ErrSlotNotFound) {
+			return err
+		}
+		return nil
+	}
+	o, err := store.Get[*v1alpha1.Cluster](ctx, k.Objects, k.Namespace, k.Cluster)
+	if err != nil {
+		return err
+	}
+	return follow(ctx, c, name, o.Status.Archive)
+}
+
+// follow makes a slot where there is none, and moves it to what the repository holds; not
+// further than this server has come.
+func follow(ctx context.Context, c *client.Conn, name string, a *v1alpha1.ArchiveStatus) error {
+	err := c.CreatePhysicalSlot(ctx, name, true, false)
+	if err != nil && !errors.Is(err, client.ErrSlotExists) {
+		return err
+	}
+	if a == nil || a.RepositoryLSN == "" {
+		return nil
+	}
+	lsn, err := pg.ParseLSN(a.RepositoryLSN)
+	if err != nil {
+		return fmt.Errorf("where the archive is: %w", err)
+	}
+	_, err = c.SQL().Exec(ctx, `SELECT pg_replication_slot_advance(slot_name, least($2::pg_lsn, pg_last_wal_replay_lsn()))
+		FROM pg_replication_slots WHERE slot_name = $1 AND NOT active AND restart_lsn < least($2::pg_lsn, pg_last_wal_replay_lsn())`, name, lsn.String())
+	if err != nil {
+		return fmt.Errorf("advance slot %s: %w", name, err)
+	}
+	return nil
+}
+
+// archived tells whether a policy asks for the cluster's WAL.
+func (k *keeper) archived(ctx context.Context) (bool, error) {
+	all, err := store.List[*v1alpha1.BackupPolicy](ctx, k.Objects, k.Namespace, nil)
+	for _, p := range all {
+		if p.Spec.ClusterRef == k.Cluster && p.DeletionTimestamp == nil && p.Spec.Schedule.Logfile.Enable {
+			return true, nil
+		}
+	}
+	return false, err
+}
