@@ -61,8 +61,8 @@ func newOperatorCommand(a *app) *cobra.Command {
 // newAnswerCommand makes what the command line asks in a pod.
 func newAnswerCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "answer", Short: "Read a question about the past from stdin and answer it", Args: noArgs,
-		Example: "  kbcli answer",
+		Use: ask.Command[1], Short: "Read a question about the past from stdin and answer it", Args: noArgs,
+		Example: "  kbcli " + ask.Command[1],
 		RunE: func(c *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(io.Discard, nil)) // the answer has what there is to say
 			_, objects, err := operator.InCluster(log)
