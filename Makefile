@@ -39,7 +39,7 @@ test: bin/slowest node ## vet and every test, e2e too; then the ten slowest. Wit
 	go -C tools vet ./...
 	go -C tools test ./...
 	CGO_ENABLED=0 go -C e2e/node/parts vet -trimpath ./...
-	go test $(TESTFLAGS) -json ./... | bin/slowest
+	go test -timeout 30m $(TESTFLAGS) -json ./... | bin/slowest
 
 .PHONY: node
 node: ## what a Kubernetes node for tests is made of, kept in the user's cache: 7 minutes the first time
@@ -66,7 +66,7 @@ fuzz: ## each fuzz target for FUZZTIME, one after the other
 
 .PHONY: e2e
 e2e: bin/slowest node ## the whole-system tests alone, never from the cache
-	go test $(TESTFLAGS) -count=1 -json ./e2e/... | bin/slowest
+	go test -timeout 30m $(TESTFLAGS) -count=1 -json ./e2e/... | bin/slowest
 
 .PHONY: bench
 bench: build ## Go's benchmarks, then the same work beside other tools: an hour, as root
