@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -264,12 +265,24 @@ const mostEvents = 100_000
 
 var errMore = errors.New("there are more events")
 
+// countsRows tells whether events of a kind are of as many rows as a query asks for.
+func countsRows(kind string) bool {
+	switch catalog.EventKind(kind) {
+	case catalog.EventInsert, catalog.EventUpdate, catalog.EventDelete:
+		return true
+	}
+	return false
+}
+
 // read gathers the events that are shown: all, or those that came since going.
 func (o *history) read(ctx context.Context, a *app, going *catalog.Going) ([]happened, error) {
 	events := []happened{}
 	q := catalog.HistoryQuery{
 		Timeline: pg.TimelineID(o.timeline), Since: o.from, Until: o.to, MinRows: max(o.minRows, 1), Undone: o.all, Going: going,
 		Spikes: len(o.kinds) == 0 || slices.Contains(o.kinds, string(catalog.EventSpike)),
+	}
+	if len(o.kinds) > 0 && !q.Spikes && !slices.ContainsFunc(o.kinds, countsRows) {
+		q.MinRows = math.MaxInt64 // who wants no rows is answered by chapters, however far back
 	}
 	err := o.reader.History(ctx, o.src, q, func(e catalog.Event, restorable bool) error {
 		if len(events) == mostEvents {

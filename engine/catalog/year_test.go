@@ -294,6 +294,21 @@ func TestYear(t *testing.T) {
 	atMost("indexes read", got["index"], 2*rest)
 	atMost("chapters read", got["chapter"], 3)
 
+	listed, got = y.asked(t, "history --since 1h, with all rows and spikes", func() {
+		c, err := Load(ctx, y.l)
+		must(err)
+		events := 0
+		must(c.History(ctx, HistoryQuery{Since: since, MinRows: 1, Spikes: true}, func(e Event) error {
+			events++
+			return nil
+		}))
+		if events < hour/50 {
+			t.Errorf("%d events", events)
+		}
+	})
+	atMost("segments listed", listed["wal"], rest+1)
+	atMost("indexes read", got["index"], 4*rest)
+
 	listed, got = y.asked(t, "the targets of a month ago", func() {
 		c, err := Load(ctx, y.l)
 		must(err)
@@ -343,7 +358,7 @@ func BenchmarkYear(b *testing.B) {
 			return err
 		},
 		"history": func(c *Catalog) error {
-			return c.History(b.Context(), HistoryQuery{Since: yearTime(yearSegments).Add(-time.Hour), MinRows: 1000}, func(Event) error { return nil })
+			return c.History(b.Context(), HistoryQuery{Since: yearTime(yearSegments).Add(-time.Hour), MinRows: 1, Spikes: true}, func(Event) error { return nil })
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
