@@ -206,7 +206,7 @@ func (c *chapter) run(t *testing.T, env []string) []string {
 }
 
 // progress is what a command that takes more than ten seconds says meanwhile.
-var progress = regexp.MustCompile(`(?m)^(waiting for the agent|deleting|(New|InProgress|Creating|Restoring|Fetching|Recovering|Starting|Stopping|Restarting)( .*)?)\n`)
+var progress = regexp.MustCompile(`(?m)^(waiting for the agent|deleting|(New|InProgress|Creating|Restoring|Fetching|Recovering|Reading|Starting|Stopping|Restarting)( .*)?)\n`)
 
 var (
 	digits  = regexp.MustCompile(`\d+(\\\.\d+)?( k?(B|MB|GB)\b)?`)
