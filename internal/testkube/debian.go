@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kbcli/kbcli/internal/testapt"
 )
 
 // aptAge is how old the lists of packages may be.
@@ -27,7 +29,7 @@ func resolvePackages(private string, names []string) ([]debianPackage, error) {
 	if err := prepareApt(private); err != nil {
 		return nil, err
 	}
-	out, err := apt(private, append([]string{"install", "--print-uris", "--yes", "--no-install-recommends"}, names...)...)
+	out, err := testapt.Apt{Dir: private}.Get("/", append([]string{"install", "--print-uris", "--yes", "--no-install-recommends"}, names...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +49,6 @@ func resolvePackages(private string, names []string) ([]debianPackage, error) {
 
 // prepareApt makes or renews lists of the machine's own release.
 func prepareApt(private string) error {
-	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "etc"} {
-		if err := os.MkdirAll(filepath.Join(private, d), 0o755); err != nil {
-			return err
-		}
-	}
 	stamp := filepath.Join(private, "updated")
 	if st, err := os.Stat(stamp); err == nil && time.Since(st.ModTime()) < aptAge {
 		return nil
@@ -62,46 +59,14 @@ func prepareApt(private string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(private, "sources.list"), []byte(sources), 0o644); err != nil {
+	apt := testapt.Apt{Dir: private}
+	if err := apt.Prepare(sources); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(private, "status"), nil, 0o644); err != nil {
-		return err
-	}
-	if _, err := apt(private, "update"); err != nil {
+	if _, err := apt.Get("/", "update"); err != nil {
 		return err
 	}
 	return os.WriteFile(stamp, nil, 0o644)
-}
-
-func apt(private string, args ...string) (string, error) { return aptIn(private, "/", args...) }
-
-func aptIn(private, dir string, args ...string) (string, error) {
-	options := []string{
-		"-qq",
-		"-o", "Dir::State=" + filepath.Join(private, "state"),
-		"-o", "Dir::State::status=" + filepath.Join(private, "status"),
-		"-o", "Dir::Cache=" + filepath.Join(private, "cache"),
-		"-o", "Dir::Etc::SourceList=" + filepath.Join(private, "sources.list"),
-		"-o", "Dir::Etc::SourceParts=/dev/null",
-		"-o", "Dir::Etc::Preferences=/dev/null",
-		"-o", "Dir::Etc::PreferencesParts=/dev/null",
-		"-o", "Acquire::Languages=none",
-		"-o", "Acquire::Retries=3",
-		// apt would fetch as the user _apt, who may not write here.
-		"-o", "APT::Sandbox::User=",
-		// Hooks of the machine's own configuration would act on its own cache.
-		"-o", "APT::Update::Post-Invoke-Success::=true",
-	}
-	cmd := exec.Command("apt-get", append(options, args...)...)
-	cmd.Dir = dir
-	var said strings.Builder
-	cmd.Stderr = &said
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("apt-get %s: %w: %s", args[0], err, strings.TrimSpace(said.String()))
-	}
-	return string(out), nil
 }
 
 // debianSources are the suites of the machine's own release that it takes packages from,
@@ -161,7 +126,7 @@ func unpackPackages(private string, packages []debianPackage, tree string) error
 	}
 	defer os.RemoveAll(debs)
 	// apt checks what it fetches
-	if _, err := aptIn(private, debs, append([]string{"download"}, wanted...)...); err != nil {
+	if _, err := (testapt.Apt{Dir: private}).Get(debs, append([]string{"download"}, wanted...)...); err != nil {
 		return err
 	}
 	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/kbcli/kbcli/internal/testapt"
 )
 
 // debianWaldump tells which Debian suite has pg_waldump of a release, and what
@@ -63,40 +65,18 @@ func fetchDebian(suite string, packages []string, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(private)
-	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "debs"} {
-		if err := os.MkdirAll(filepath.Join(private, d), 0o755); err != nil {
-			return err
-		}
-	}
-	source := fmt.Sprintf("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", mirror, suite)
-	if err := os.WriteFile(filepath.Join(private, "sources.list"), []byte(source), 0o644); err != nil {
+	apt := testapt.Apt{Dir: private}
+	if err := apt.Prepare(fmt.Sprintf("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n", mirror, suite)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(private, "status"), nil, 0o644); err != nil {
-		return err
-	}
-	options := []string{
-		"-qq",
-		"-o", "Dir::State=" + filepath.Join(private, "state"),
-		"-o", "Dir::State::status=" + filepath.Join(private, "status"),
-		"-o", "Dir::Cache=" + filepath.Join(private, "cache"),
-		"-o", "Dir::Etc::SourceList=" + filepath.Join(private, "sources.list"),
-		"-o", "Dir::Etc::SourceParts=/dev/null",
-		"-o", "Dir::Etc::Preferences=/dev/null",
-		"-o", "Dir::Etc::PreferencesParts=/dev/null",
-		"-o", "Acquire::Check-Valid-Until=false",
-		"-o", "Acquire::Languages=none",
-		"-o", "Acquire::Retries=3",
-		// apt would fetch as the user _apt, who may not write here.
-		"-o", "APT::Sandbox::User=",
-		// Hooks of the machine's own configuration would act on its own cache.
-		"-o", "APT::Update::Post-Invoke-Success::=true",
-	}
-	if _, err := run(private, "apt-get", append(options, "update")...); err != nil {
+	if _, err := apt.Get(private, "update"); err != nil {
 		return err
 	}
 	debs := filepath.Join(private, "debs")
-	if _, err := run(debs, "apt-get", append(append(options, "download"), packages...)...); err != nil {
+	if err := os.Mkdir(debs, 0o755); err != nil {
+		return err
+	}
+	if _, err := apt.Get(debs, append([]string{"download"}, packages...)...); err != nil {
 		return err
 	}
 	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
