@@ -42,6 +42,7 @@ var (
 	_ runtimes.InstanceLister = (*Runtime)(nil)
 	_ runtimes.EventReader    = (*Runtime)(nil)
 	_ runtimes.LogReader      = (*Runtime)(nil)
+	_ runtimes.FarKeeper      = (*Runtime)(nil)
 )
 
 // Open reads the kubeconfig. It asks the API server nothing.
