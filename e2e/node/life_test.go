@@ -153,7 +153,7 @@ func (p *person) refused(source string) {
 	p.k.Apply(p.t, `{apiVersion: apps.kubeblocks.io/v1alpha1, kind: Cluster, metadata: {name: never, namespace: `+p.ns+`},
 spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, restore: {sourceCluster: `+source+`, sourceNamespace: `+p.ns+`, time: "2023-04-17T11:56:40Z"}}}`)
 	p.until(`^never .* Failed `, "cluster", "list")
-	p.match(p.kbcli("cluster", "describe", "never"), "outside")
+	p.match(p.kbcli("cluster", "describe", "never"), "^Message: +2023-04-17 11:56:40Z lies in no recoverable window")
 	p.k.Kubectl(p.t, "-n", p.ns, "delete", "cluster", "never")
 }
 
