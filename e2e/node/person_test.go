@@ -29,8 +29,9 @@ type person struct {
 // newPerson makes the namespace, in which the pod security standard "restricted" holds.
 func newPerson(t *testing.T, k *testkube.Cluster, ns string) *person {
 	t.Helper()
+	k.Kubectl(t, "wait", "--for=delete", "namespace/"+ns, "--timeout=120s") // that of a run before, on a node that lasts
 	k.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+ns+", labels: {pod-security.kubernetes.io/enforce: restricted}}}")
-	t.Cleanup(func() { k.Kubectl(t, "delete", "namespace", ns, "--wait=false") })
+	t.Cleanup(func() { k.Kubectl(t, "delete", "namespace", ns, "--ignore-not-found", "--wait=false") })
 	home := t.TempDir()
 	return &person{t, k, ns, []string{
 		"HOME=" + home, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + k.Kubeconfig, "TZ=Asia/Shanghai", "LC_ALL=C.UTF-8",
@@ -75,7 +76,7 @@ func (p *person) feed(stdin string, args ...string) string {
 	p.t.Helper()
 	s := p.try(stdin, args...)
 	if s.code != 0 {
-		p.t.Fatalf("kbcli %s: exit code %d\n%s%s\n%s", strings.Join(args, " "), s.code, s.out, s.err, p.scene())
+		p.t.Fatalf("kbcli %s: exit code %d\n%s%s", strings.Join(args, " "), s.code, s.out, s.err)
 	}
 	return s.out
 }
@@ -101,7 +102,7 @@ func (p *person) until(pattern string, args ...string) string {
 			return m[len(m)-1]
 		}
 	}
-	p.t.Fatalf("kbcli %s never printed %q, last:\n%s%s\n%s", strings.Join(args, " "), pattern, last.out, last.err, p.scene())
+	p.t.Fatalf("kbcli %s never printed %q, last:\n%s%s", strings.Join(args, " "), pattern, last.out, last.err)
 	return ""
 }
 
@@ -160,7 +161,14 @@ func (p *person) repository(name string) *tests3.Server {
 	out := p.with("AWS_ACCESS_KEY_ID="+s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+s3.SecretKey).kbcli(
 		"backuprepo", "create", name, "--provider", "s3", "--endpoint", "http://"+at, "--region", s3.Region, "--bucket", s3.NewBucket(p.t), "--default")
 	p.match(out, "^BackupRepo "+name+" created$")
-	p.t.Cleanup(func() { p.k.Kubectl(p.t, "delete", "backuprepo", name, "--wait=false") })
+	p.t.Cleanup(func() {
+		if p.t.Failed() {
+			p.t.Log(p.scene())
+		}
+		// Backups go with the namespace, and their bytes before them
+		p.k.Kubectl(p.t, "delete", "namespace", p.ns, "--timeout=180s")
+		p.k.Kubectl(p.t, "delete", "backuprepo", name, "--timeout=60s")
+	})
 	return s3
 }
 

@@ -3,6 +3,7 @@
 package testkube
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -43,21 +44,42 @@ func (c *Cluster) Expose(t testing.TB, address string) string {
 	return l.Addr().String()
 }
 
-// listen makes a socket of the first node's network, on a free port. A socket stays in the
-// network that its thread was in when it made it.
+// listen makes a socket of the first node's network, on a free port.
 func (c *Cluster) listen() (net.Listener, error) {
 	plan, err := c.plan()
 	if err != nil {
 		return nil, err
 	}
-	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", plan.Init))
+	return onNetwork(plan.Init, func() (net.Listener, error) {
+		return net.ListenTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(plan.Nodes[0].IP)})
+	})
+}
+
+// Dial connects to an IP address and port as a program on the first node would: to a
+// pod's, or a Service's.
+func (c *Cluster) Dial(ctx context.Context, address string) (net.Conn, error) {
+	plan, err := c.plan()
 	if err != nil {
 		return nil, err
 	}
+	return onNetwork(plan.Init, func() (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp4", address)
+	})
+}
+
+// onNetwork makes a socket in the network of a process. A socket stays in the network that
+// its thread was in when it was made.
+func onNetwork[S any](pid int, open func() (S, error)) (S, error) {
+	var none S
+	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return none, err
+	}
 	defer there.Close()
 	type made struct {
-		l   net.Listener
-		err error
+		socket S
+		err    error
 	}
 	done := make(chan made)
 	go func() {
@@ -67,14 +89,14 @@ func (c *Cluster) listen() (net.Listener, error) {
 			done <- made{err: err}
 			return
 		}
-		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(plan.Nodes[0].IP)})
-		done <- made{l, err}
+		s, err := open()
+		done <- made{s, err}
 	}()
 	m := <-done
 	if m.err != nil {
-		return nil, m.err
+		return none, m.err
 	}
-	return m.l, nil
+	return m.socket, nil
 }
 
 // Program is the kbcli that KbcliImage has.
