@@ -7,10 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/internal/testpg"
 	"github.com/kbcli/kbcli/internal/tests3"
 )
@@ -45,10 +48,7 @@ func run(m *testing.M) int {
 }
 
 func TestJourneys(t *testing.T) {
-	scripts, err := filepath.Glob("*.txtar")
-	if err != nil || len(scripts) == 0 {
-		t.Fatalf("scripts: %q, %v", scripts, err)
-	}
+	scripts := scripts(t, func(name string) bool { return !strings.HasSuffix(name, onKubernetes) })
 	s3 := tests3.Start(t)
 	buckets := make(chan string, len(scripts))
 	for range scripts {
@@ -58,11 +58,7 @@ func TestJourneys(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Files: scripts,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("S3_ENDPOINT", s3.Endpoint)
-			env.Setenv("S3_REGION", s3.Region)
-			env.Setenv("S3_ACCESS_KEY", s3.AccessKey)
-			env.Setenv("S3_SECRET_KEY", s3.SecretKey)
-			env.Setenv("S3_BUCKET", <-buckets)
+			storage(env, s3, s3.Endpoint, <-buckets)
 			env.Setenv("PG13_BIN", oldest)
 			env.Setenv("PG18_BIN", newest)
 			return setUp(env)
@@ -71,6 +67,55 @@ func TestJourneys(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
+}
+
+// onKubernetes ends the names of the scripts that need one.
+const onKubernetes = "_kubernetes.txtar"
+
+// TestKubernetes runs its scripts on one node, one after the other.
+func TestKubernetes(t *testing.T) {
+	s3 := tests3.Start(t)
+	k := testkube.Node(t)
+	endpoint := "http://" + k.Expose(t, strings.TrimPrefix(s3.Endpoint, "http://"))
+	for _, script := range scripts(t, func(name string) bool { return strings.HasSuffix(name, onKubernetes) }) {
+		testscript.Run(t, testscript.Params{
+			Files: []string{script},
+			Setup: func(env *testscript.Env) error {
+				storage(env, s3, endpoint, s3.NewBucket(t))
+				if err := setUp(env); err != nil {
+					return err
+				}
+				env.Setenv("KUBECONFIG", k.Kubeconfig)
+				env.Setenv("KBCLI_CONTEXT", strings.TrimSpace(k.Kubectl(t, "config", "current-context")))
+				env.Setenv("PROVISIONER", k.Kubectl(t, "get", "storageclass", testkube.StorageClass, "-o", "jsonpath={.provisioner}"))
+				env.Setenv("PATH", filepath.Dir(k.KubectlProgram())+string(os.PathListSeparator)+env.Getenv("PATH"))
+				return nil
+			},
+			Cmds:                commands,
+			RequireExplicitExec: true,
+			RequireUniqueNames:  true,
+		})
+	}
+}
+
+// scripts are those whose names are wanted.
+func scripts(t *testing.T, wanted func(name string) bool) []string {
+	t.Helper()
+	all, err := filepath.Glob("*.txtar")
+	all = slices.DeleteFunc(all, func(name string) bool { return !wanted(name) })
+	if err != nil || len(all) == 0 {
+		t.Fatalf("scripts: %q, %v", all, err)
+	}
+	return all
+}
+
+// storage tells a script of a bucket.
+func storage(env *testscript.Env, s3 *tests3.Server, endpoint, bucket string) {
+	env.Setenv("S3_ENDPOINT", endpoint)
+	env.Setenv("S3_REGION", s3.Region)
+	env.Setenv("S3_ACCESS_KEY", s3.AccessKey)
+	env.Setenv("S3_SECRET_KEY", s3.SecretKey)
+	env.Setenv("S3_BUCKET", bucket)
 }
 
 // setUp gives a script its state directory, and sees to it that what it starts

@@ -30,6 +30,9 @@ type Cluster struct {
 	parts string // the programs
 }
 
+// KubectlProgram is the path of kubectl.
+func (c *Cluster) KubectlProgram() string { return filepath.Join(c.parts, "kubectl") }
+
 // Kubectl runs kubectl as the administrator and returns what it prints.
 func (c *Cluster) Kubectl(t testing.TB, args ...string) string {
 	t.Helper()
@@ -50,7 +53,7 @@ func (c *Cluster) Apply(t testing.TB, yaml string) {
 
 // Try runs kubectl with stdin. The error has what it said.
 func (c *Cluster) Try(stdin string, args ...string) (string, error) {
-	cmd := exec.Command(filepath.Join(c.parts, "kubectl"), args...)
+	cmd := exec.Command(c.KubectlProgram(), args...)
 	cmd.Env = append(plainEnv(c.dir), "KUBECONFIG="+c.Kubeconfig)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, said bytes.Buffer
