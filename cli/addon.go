@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -165,8 +167,9 @@ func (a *app) addon(ctx context.Context, name string) (*v1alpha1.Addon, error) {
 	return nil, store.NotFound(v1alpha1.KindFor[*v1alpha1.Addon](), name)
 }
 
-// enabled stores whether an addon is wanted and what was set, and prints so.
-func (a *app) setAddon(ctx context.Context, s store.Store, name string, enabled bool, values map[string]string) error {
+// setAddon stores whether an addon is wanted and what was set, and prints so. Where an
+// operator turns it on and off it waits for that, timeout long; with 0 it does not.
+func (a *app) setAddon(ctx context.Context, s store.Store, name string, enabled bool, values map[string]string, timeout time.Duration) error {
 	known, err := a.addon(ctx, name)
 	if err != nil {
 		return err
@@ -198,18 +201,54 @@ func (a *app) setAddon(ctx context.Context, s store.Store, name string, enabled 
 	if err != nil {
 		return err
 	}
+	changed := before != x.ResourceVersion
+	if _, remote := a.rt.(*kubernetes.Runtime); remote {
+		err = a.addonTurned(ctx, x, timeout)
+	} else {
+		err = turnHere(ctx, s, x, enabled)
+	}
+	if err != nil {
+		return err
+	}
+	a.addonSaid(x, enabled, changed)
+	return nil
+}
+
+// turnHere says that an addon is as it should be: on one machine there is nobody else to
+// say so, for the piece is in this program.
+func turnHere(ctx context.Context, s store.Store, x *v1alpha1.Addon, enabled bool) error {
 	phase := v1alpha1.AddonDisabled
 	if enabled {
 		phase = v1alpha1.AddonEnabled
 	}
-	// On one machine there is nobody else to say so: the piece is in this program.
-	if x.Status.Phase != phase || x.Status.ObservedGeneration != x.Generation {
-		_, err = store.MutateStatus(ctx, s, "", name, func(x *v1alpha1.Addon) error {
-			x.Status.Phase, x.Status.ObservedGeneration = phase, x.Generation
-			return nil
-		})
+	if x.Status.Phase == phase && x.Status.ObservedGeneration == x.Generation {
+		return nil
 	}
-	a.addonSaid(x, enabled, before != x.ResourceVersion)
+	_, err := store.MutateStatus(ctx, s, "", x.Name, func(x *v1alpha1.Addon) error {
+		x.Status.Phase, x.Status.ObservedGeneration = phase, x.Generation
+		return nil
+	})
+	return err
+}
+
+// addonTurned waits until the operator has turned an addon on or off.
+func (a *app) addonTurned(ctx context.Context, x *v1alpha1.Addon, timeout time.Duration) error {
+	if timeout == 0 {
+		return nil
+	}
+	_, err := follow(ctx, a, "", x.Name, timeout, func(now *v1alpha1.Addon, exists bool) step {
+		switch {
+		case !exists:
+			return step{err: store.NotFound(v1alpha1.KindFor[*v1alpha1.Addon](), x.Name)}
+		case now.Status.ObservedGeneration < x.Generation:
+			return step{line: "waiting for the operator"}
+		case now.Status.Phase == v1alpha1.AddonFailed:
+			return step{err: failed("addon %s: %s", x.Name, now.Status.Message)}
+		case now.Status.Phase == v1alpha1.AddonEnabled, now.Status.Phase == v1alpha1.AddonDisabled:
+			return step{done: true}
+		}
+		return step{line: string(now.Status.Phase)}
+	})
 	return err
 }
 

@@ -33,7 +33,9 @@ snapshot-controller: backups are snapshots where the storage can.
 csi-s3: backups and WAL go to S3, and the bucket becomes the default repository. It takes
 secret.accessKey, secret.secretKey, secret.endpoint, secret.region and
 storageClass.singleBucket. Keys that are not set are taken from $AWS_ACCESS_KEY_ID and
-$AWS_SECRET_ACCESS_KEY, or asked for. They are kept in a file that only its owner reads.`,
+$AWS_SECRET_ACCESS_KEY, or asked for. They are kept in a file that only its owner reads, on
+Kubernetes in a Secret. There the addon also makes the storage class csi-s3: nothing is
+mounted, for kbcli reads and writes the bucket itself.`,
 		Example: `  kbcli addon enable snapshot-controller
   kbcli addon enable csi-s3 --set secret.endpoint=https://s3.eu-west-1.amazonaws.com,secret.region=eu-west-1,storageClass.singleBucket=demo
   kbcli addon enable csi-s3 -f values.yaml`,
@@ -43,12 +45,13 @@ $AWS_SECRET_ACCESS_KEY, or asked for. They are kept in a file that only its owne
 	f := c.Flags()
 	f.StringArrayVar(&o.sets, "set", nil, "key=value,…")
 	f.StringArrayVarP(&o.files, "values", "f", nil, "a YAML file of keys and values")
-	f.DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until the storage was tried")
+	f.DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until the storage was tried, and the addon is turned on")
 	return c
 }
 
 func newAddonDisableCommand(a *app) *cobra.Command {
 	var approved bool
+	var timeout time.Duration
 	c := &cobra.Command{
 		Use: "disable NAME", Short: "Disable an addon", Args: oneName("addon"),
 		Example:           "  kbcli addon disable snapshot-controller",
@@ -70,9 +73,10 @@ func newAddonDisableCommand(a *app) *cobra.Command {
 			if s, err = a.ready(ctx); err != nil {
 				return err
 			}
-			return a.setAddon(ctx, s, args[0], false, nil)
+			return a.setAddon(ctx, s, args[0], false, nil, timeout)
 		},
 	}
+	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait until it is turned off")
 	approveFlag(c, &approved)
 	return c
 }
@@ -102,7 +106,7 @@ func (o *addonEnable) run(ctx context.Context, a *app, name string) error {
 		if err != nil {
 			return err
 		}
-		return a.setAddon(ctx, s, name, true, nil)
+		return a.setAddon(ctx, s, name, true, nil, o.timeout)
 	}
 	return o.enableS3(ctx, a, settings)
 }
@@ -171,7 +175,7 @@ func (o *addonEnable) enableS3(ctx context.Context, a *app, settings []setting) 
 	if err := makeDefault(ctx, s, addonS3); err != nil {
 		return err
 	}
-	return a.setAddon(ctx, s, addonS3, true, values)
+	return a.setAddon(ctx, s, addonS3, true, values, o.timeout)
 }
 
 // s3Values puts settings where they belong: secrets into keys, the rest into the
@@ -187,7 +191,7 @@ func s3Values(settings []setting, s3 *v1alpha1.S3Repo, keys *s3Credentials) (map
 			keys.secretKey = x.value
 			continue
 		case "secret.endpoint":
-			s3.Endpoint, s3.PathStyle = x.value, !amazon(x.value)
+			s3.Endpoint, s3.PathStyle = x.value, !v1alpha1.AmazonEndpoint(x.value)
 		case "secret.region":
 			s3.Region = x.value
 		case "storageClass.singleBucket":

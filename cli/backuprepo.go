@@ -165,7 +165,7 @@ func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) erro
 		return nil
 	}
 	if given("endpoint") {
-		s3.Endpoint, s3.PathStyle = o.endpoint, !amazon(o.endpoint)
+		s3.Endpoint, s3.PathStyle = o.endpoint, !v1alpha1.AmazonEndpoint(o.endpoint)
 	}
 	if given("region") {
 		s3.Region = o.region

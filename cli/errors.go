@@ -255,6 +255,15 @@ var rows = []row{
 		return sayOperator(&kubernetes.OperatorError{}, nil)
 	}),
 	on("Operator", sayOperator),
+	on("InstalledElsewhere", func(e *kubernetes.InstalledElsewhereError, _ error) saying {
+		return saying{
+			words: e.Error(), code: exitConflict, next: "kbcli kubeblocks status",
+			hint: fmt.Sprintf("there is one in a Kubernetes: use -n %s, or uninstall it before you install into %s", e.Namespace, e.Asked),
+		}
+	}),
+	on("Settings", func(e *kubernetes.SettingsError, _ error) saying {
+		return saying{words: e.Error(), code: exitUsage, next: "kbcli kubeblocks describe-config"}
+	}),
 	on("NoPrimary", func(e *kubernetes.NoPrimaryError, err error) saying {
 		return saying{words: err.Error(), code: exitNoPostgreSQL, next: fmt.Sprintf("kbcli cluster list-instances %s -n %s", e.Cluster, e.Namespace)}
 	}),
@@ -286,6 +295,9 @@ func sayOperator(e *kubernetes.OperatorError, _ error) saying {
 	s := saying{words: e.Error(), code: exitNotFound, next: "kbcli kubeblocks install"}
 	if e.Namespace != "" {
 		s.code, s.next = exitFailed, "kubectl get pods -n "+e.Namespace
+	}
+	if e.TimedOut {
+		s.code = exitTimedOut
 	}
 	return s
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/local"
 	"github.com/kbcli/kbcli/runtimes/store"
 	"github.com/kbcli/kbcli/runtimes/store/files"
 )
@@ -108,6 +109,28 @@ func (f *fakeRuntime) KeepSecret(_ context.Context, name string, data []byte) (s
 	}
 	f.secrets[name] = string(data)
 	return "/state/secrets/" + name, nil
+}
+
+func (f *fakeRuntime) settings() local.Settings {
+	return local.Settings{Objects: f.objects, Ready: f.Ready, Version: version}
+}
+
+func (f *fakeRuntime) SettingKeys() []string { return f.settings().SettingKeys() }
+
+func (f *fakeRuntime) Install(ctx context.Context, i runtimes.Installation) error {
+	return f.settings().Install(ctx, i)
+}
+
+func (f *fakeRuntime) Configure(ctx context.Context, i runtimes.Installation) error {
+	return f.settings().Configure(ctx, i)
+}
+
+func (f *fakeRuntime) Installed(ctx context.Context) (*runtimes.Installed, error) {
+	return f.settings().Installed(ctx)
+}
+
+func (f *fakeRuntime) Uninstall(ctx context.Context, u runtimes.Uninstallation) error {
+	return f.settings().Uninstall(ctx, u)
 }
 
 // bench is a place to type commands at.

@@ -51,6 +51,8 @@ func newOperatorCommand(a *app) *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.Images.PostgreSQL, "postgresql-image", "ghcr.io/kbcli/postgresql:{major}", "Image with PostgreSQL and Patroni; {major} is the release")
 	f.StringVar(&o.Images.Kbcli, "kbcli-image", "ghcr.io/kbcli/kbcli:"+version, "Image with kbcli")
+	f.StringVar((*string)(&o.Images.PullPolicy), "image-pull-policy", "", "Always, IfNotPresent or Never; empty is what Kubernetes does")
+	f.StringVar(&o.Images.SnapshotController, "snapshot-controller-image", "", "Image of the controller of VolumeSnapshots, for a Kubernetes that has none")
 	f.StringVar(&o.State, "state", "/tmp/kubeblocks", "Directory for what the operator notes about itself")
 	f.StringVar(&o.Metrics, "metrics", ":8080", "Address for /metrics; 0 for none")
 	f.StringVar(&o.Probes, "probes", ":8081", "Address for /healthz and /readyz; 0 for none")

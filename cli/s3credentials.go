@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 
@@ -79,15 +78,4 @@ func (k *s3Credentials) data(ctx context.Context, a *app, fresh bool) ([]byte, e
 		}
 	}
 	return json.Marshal(map[string]string{"accessKey": strings.TrimSpace(access), "secretKey": strings.TrimSpace(secret)})
-}
-
-// amazon tells whether an endpoint is one of Amazon's, which wants the bucket in
-// the host name.
-func amazon(endpoint string) bool {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return false
-	}
-	h := u.Hostname()
-	return endpoint == "" || strings.HasSuffix(h, ".amazonaws.com") || strings.HasSuffix(h, ".amazonaws.com.cn")
 }

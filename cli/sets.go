@@ -64,6 +64,12 @@ func redact(s string) string {
 
 // readValues reads a YAML file of settings, nested or with dots.
 func readValues(path string) ([]setting, error) {
+	tree, err := readTree(path)
+	return flatten(nil, "", tree), err
+}
+
+// readTree reads a YAML file.
+func readTree(path string) (map[string]any, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -72,7 +78,7 @@ func readValues(path string) ([]setting, error) {
 	if err := yaml.Unmarshal(text, &tree); err != nil {
 		return nil, usage("read %s: it is not YAML", path)
 	}
-	return flatten(nil, "", tree), nil
+	return tree, nil
 }
 
 func flatten(out []setting, prefix string, tree map[string]any) []setting {

@@ -319,3 +319,14 @@ func (r *BackupRepo) ValidateUpdate(old Object) error {
 	}
 	return l.orNil()
 }
+
+// AmazonEndpoint tells whether an endpoint is one of Amazon's, which wants the bucket in the
+// host name; the empty one is.
+func AmazonEndpoint(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return false
+	}
+	h := u.Hostname()
+	return endpoint == "" || strings.HasSuffix(h, ".amazonaws.com") || strings.HasSuffix(h, ".amazonaws.com.cn")
+}

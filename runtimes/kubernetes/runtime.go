@@ -35,6 +35,7 @@ type Runtime struct {
 	config  *rest.Config
 	clock   func() time.Time
 	log     *slog.Logger
+	version string // of this program
 }
 
 var (
@@ -64,7 +65,7 @@ func open(config *rest.Config, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Runtime{objects: objects, api: a, config: config, clock: o.Clock, log: o.Log}, nil
+	return &Runtime{objects: objects, api: a, config: config, clock: o.Clock, log: o.Log, version: o.Version}, nil
 }
 
 // Store keeps the objects in the API server.
@@ -74,6 +75,7 @@ func (r *Runtime) Store() store.Store { return r.objects }
 type OperatorError struct {
 	Namespace string // where the operator is installed; empty if it is not
 	Reason    string
+	TimedOut  bool // somebody waited for it
 }
 
 func (e *OperatorError) Error() string {
@@ -129,7 +131,7 @@ func whyDown(d appsv1.Deployment) string {
 // operators are the Deployments that are one: that of kb-system, or those elsewhere.
 func (r *Runtime) operators(ctx context.Context) ([]appsv1.Deployment, error) {
 	var d appsv1.Deployment
-	err := r.api.get(ctx, &d, fmt.Sprintf("/apis/apps/v1/namespaces/%s/deployments/%s", names.SystemNamespace, names.Operator), nil)
+	err := r.api.get(ctx, &d, deploymentPath(names.SystemNamespace), nil)
 	if err == nil {
 		return []appsv1.Deployment{d}, nil
 	}

@@ -77,7 +77,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kubebloc
 		t.Fatal(err)
 	}
 	o := Options{
-		Images: specs.Images{PostgreSQL: "postgresql:{major}", Kbcli: "kbcli:1"}, Namespace: "kb-system", Identity: "one",
+		Images: specs.Images{PostgreSQL: "postgresql:{major}", Kbcli: "kbcli:1", SnapshotController: "snapshot-controller:1"}, Namespace: "kb-system", Identity: "one",
 		Secrets: t.TempDir(), State: t.TempDir(), Metrics: "0", Probes: "0", Objects: objects, Clock: time.Now, Log: log,
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

@@ -114,7 +114,8 @@ func newManager(config *rest.Config, o Options) (manager.Manager, error) {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
 	r := &repoLoop{repos: set, objects: o.Objects, live: m.GetAPIReader(), own: o.Namespace, secrets: o.Secrets, log: o.Log}
-	return m, m.Add(r)
+	addons := &addonLoop{client: m.GetClient(), live: m.GetAPIReader(), objects: o.Objects, images: o.Images, own: o.Namespace, log: o.Log}
+	return m, errors.Join(m.Add(r), m.Add(addons))
 }
 
 // newScheme is the types of Kubernetes and ours.
@@ -153,12 +154,13 @@ func (l *clusterLoop) watch(m manager.Manager) error {
 		}
 		return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: o.GetNamespace(), Name: name}}}
 	})
+	again := true // a process may run an operator after another, as tests do
 	b := ctrl.NewControllerManagedBy(m).Named("cluster").For(&v1alpha1.Cluster{}, builder.WithPredicates(asked)).
 		Owns(&apps.StatefulSet{}).
 		Watches(&core.Pod{}, ofCluster).
 		Watches(&core.PersistentVolumeClaim{}, ofCluster).
 		WatchesMetadata(endpointsMeta(), ofCluster).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4})
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4, SkipNameValidation: &again})
 	for _, o := range []client.Object{&core.Service{}, &core.ConfigMap{}, &core.Secret{}, &core.ServiceAccount{}, &rbac.Role{}, &rbac.RoleBinding{}, &policy.PodDisruptionBudget{}} {
 		b = b.Owns(o, builder.OnlyMetadata)
 	}

@@ -62,7 +62,7 @@ func agentRights() []Right {
 func operatorRights() []Right {
 	all := []string{"create", "delete", "get", "list", "patch", "update", "watch"}
 	apps, data, ext := v1alpha1.AppsGroup, v1alpha1.DataProtectionGroup, v1alpha1.ExtensionsGroup
-	return []Right{
+	return append([]Right{
 		{"apps", []string{"statefulsets"}, nil, all, "operator: makes, scales and removes a cluster's StatefulSet"},
 		{"", []string{"services", "configmaps", "secrets", "serviceaccounts"}, nil, all, "operator: makes what a cluster is made of; copies credentials of repositories"},
 		{"", []string{"endpoints"}, nil, all, "operator: settings for Patroni, a switchover, what is left after a cluster; agents: Patroni"},
@@ -77,7 +77,7 @@ func operatorRights() []Right {
 		{data, []string{"backuppolicies", "backuppolicies/status", "backups", "backups/status", "backuprepos", "backuprepos/status"}, nil, all, "operator: policies of new clusters, backups that a repository holds, states of repositories; agents"},
 		{ext, []string{"addons", "addons/status"}, nil, all, "operator: turns addons on and off; agents"},
 		{"snapshot.storage.k8s.io", []string{"volumesnapshots"}, nil, []string{"create", "delete", "get", "list", "watch"}, "operator: a volume from a snapshot; agents"},
-	}
+	}, addonRights()...)
 }
 
 // rules are rights in the words of a Role.
@@ -123,7 +123,8 @@ func ClusterRoleBinding(c *v1alpha1.Cluster) *rbac.ClusterRoleBinding {
 	}
 }
 
-// ClusterRoles are those of the installation: AgentClusterRole and operatorClusterRole.
+// ClusterRoles are those of the installation: AgentClusterRole, operatorClusterRole and
+// SnapshotController.
 func ClusterRoles() []*rbac.ClusterRole {
 	one := func(name string, rights []Right) *rbac.ClusterRole {
 		return &rbac.ClusterRole{
@@ -132,13 +133,14 @@ func ClusterRoles() []*rbac.ClusterRole {
 			Rules:      rules(rights),
 		}
 	}
-	return []*rbac.ClusterRole{one(AgentClusterRole, agentRights()), one(operatorClusterRole, operatorRights())}
+	return []*rbac.ClusterRole{one(AgentClusterRole, agentRights()), one(operatorClusterRole, operatorRights()), snapshotControllerRole()}
 }
 
 // rights are all that is granted, for people: by whom it is held.
 func rights(cluster string) map[string][]Right {
 	return map[string][]Right{
 		"pods of " + cluster: slices.Concat(podRights(cluster), agentRights()),
-		"operator":           operatorRights(),
+		"operator":           slices.Concat(operatorRights(), operatorOwnRights()),
+		"snapshots":          slices.Concat(snapshotControllerRights(), snapshotControllerOwnRights()),
 	}
 }

@@ -21,6 +21,8 @@ type Images struct {
 	PostgreSQL string
 	Kbcli      string
 	PullPolicy core.PullPolicy // empty: as Kubernetes does
+
+	SnapshotController string // of the addon; empty where there is none to run
 }
 
 func (i Images) postgresql(major int) string {
