@@ -77,7 +77,9 @@ func TestKeys(t *testing.T) {
 	has("source", "one", "one-ca", "two")
 
 	policy("new", "three")
-	w.create(t, ns, "new", func(c *v1alpha1.Cluster) { c.Spec.Restore = &v1alpha1.RestoreSpec{SourceCluster: "source", Latest: true} })
+	w.create(t, ns, "new", func(c *v1alpha1.Cluster) {
+		c.Spec.Restore = &v1alpha1.RestoreSpec{SourceCluster: "source", Latest: true}
+	})
 	has("new", "one", "one-ca", "three", "two")
 	_, err = store.MutateStatus(t.Context(), w.objects, ns, "new", func(c *v1alpha1.Cluster) error {
 		c.Status.Restore = &v1alpha1.RestoreStatus{Phase: v1alpha1.RestoreCompleted}
