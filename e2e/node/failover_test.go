@@ -5,13 +5,17 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,18 +127,82 @@ func (p *person) primary(cluster string) string {
 	return p.until(`^(`+cluster+`-postgresql-\d+) .* Running +primary `, "cluster", "list-instances", cluster)
 }
 
-// fail takes the primary away, and waits for another to be archived.
-func (p *person) fail(cluster string, l *ledger) {
+// disaster takes a primary away, and gives what undoes it.
+type disaster struct {
+	name   string
+	strike func(p *person, pod string) (undo func())
+	other  bool // another server must take over
+}
+
+var disasters = []disaster{
+	// the node dies, and its disk with it
+	{"its pod and volume are gone", func(p *person, pod string) func() {
+		p.k.Kubectl(p.t, "-n", p.ns, "delete", "pvc", "data-"+pod, "--wait=false")
+		p.k.Kubectl(p.t, "-n", p.ns, "delete", "pod", pod, "--grace-period=0", "--force")
+		return func() {}
+	}, true},
+	// it is as good as dead to all others, does not know it, and comes back
+	{"all its processes stand still", func(p *person, pod string) func() {
+		processes := p.processes(pod)
+		p.signal(processes, syscall.SIGSTOP)
+		return func() { p.signal(processes, syscall.SIGCONT) }
+	}, true},
+	// it comes back with what it had, as the primary or not
+	{"its pod is killed", func(p *person, pod string) func() {
+		p.k.Kubectl(p.t, "-n", p.ns, "delete", "pod", pod, "--grace-period=0", "--force")
+		return func() {}
+	}, false},
+	{"its server is killed", func(p *person, pod string) func() {
+		p.k.Kubectl(p.t, "-n", p.ns, "exec", pod, "-c", "postgresql", "--", "sh", "-c", `kill -9 "$(head -1 "$PGDATA/postmaster.pid")"`)
+		return func() {}
+	}, false},
+}
+
+// processes are those of a pod's containers, as this machine counts.
+func (p *person) processes(pod string) []int {
+	p.t.Helper()
+	uid := strings.TrimSpace(p.k.Kubectl(p.t, "-n", p.ns, "get", "pod", pod, "-o", "jsonpath={.metadata.uid}"))
+	all, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var out []int
+	for _, name := range all {
+		groups, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(groups), "pod"+uid) {
+			continue // it has ended, or is another's
+		}
+		out = append(out, mustAtoi(p.t, filepath.Base(filepath.Dir(name))))
+	}
+	if len(out) == 0 {
+		p.t.Fatalf("pod %s has no processes", pod)
+	}
+	return out
+}
+
+func (p *person) signal(processes []int, s syscall.Signal) {
+	for _, pid := range processes {
+		if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			p.t.Error(err)
+		}
+	}
+}
+
+// suffer lets a disaster come over the primary, and waits until the next is archived and
+// all are back.
+func (p *person) suffer(cluster string, l *ledger, d disaster) {
 	p.t.Helper()
 	old := p.primary(cluster)
 	timeline := mustAtoi(p.t, p.sql(cluster, "select timeline_id from pg_control_checkpoint()"))
 	began := time.Now()
-	p.k.Kubectl(p.t, "-n", p.ns, "delete", "pod", old, "--grace-period=0", "--force")
+	undo := d.strike(p, old)
+	defer undo()
 	l.goesOn(20)
-	p.t.Logf("%s was killed; rows are written again after %s", old, time.Since(began))
+	p.t.Logf("%s: %s; rows are written again after %s", old, d.name, time.Since(began))
 	for deadline := time.Now().Add(4 * time.Minute); ; time.Sleep(time.Second) {
 		now, err := strconv.Atoi(p.field(cluster, ".status.archive.timeline"))
-		if err == nil && now > timeline && p.field(cluster, ".status.archive.state") == "Streaming" {
+		// a server that only started again goes on where it was
+		if err == nil && (now > timeline || !d.other) && p.field(cluster, ".status.archive.state") == "Streaming" && p.archivedSince(cluster, began) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -142,11 +210,21 @@ func (p *person) fail(cluster string, l *ledger) {
 		}
 	}
 	p.t.Logf("timeline %s is archived after %s", p.field(cluster, ".status.archive.timeline"), time.Since(began))
+	undo()
+	if now := p.primary(cluster); d.other && now == old {
+		p.t.Errorf("%s is the primary still", old)
+	}
 	p.until(`^`+cluster+` .* Running `, "cluster", "list")
 	p.t.Logf("all serve after %s", time.Since(began))
 }
 
-// TestPodsFailover: primaries are killed while somebody writes. The archive goes on with
+// archivedSince tells whether the repository holds all of a moment that came later.
+func (p *person) archivedSince(cluster string, began time.Time) bool {
+	at, err := time.Parse(time.RFC3339Nano, p.field(cluster, ".status.archive.provenTime"))
+	return err == nil && at.After(began.Add(time.Second))
+}
+
+// TestPodsFailover: primaries are lost while somebody writes. The archive goes on with
 // each next one without a gap, and a restore to a moment across the failovers has all that
 // survived them, and nothing else.
 func TestPodsFailover(t *testing.T) {
@@ -160,12 +238,12 @@ func TestPodsFailover(t *testing.T) {
 	p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait")
 	l := p.write("my-pg")
 	l.goesOn(50)
-	failovers := 2
+	coming := disasters[:2]
 	if os.Getenv("KBCLI_LONG_TESTS") != "" {
-		failovers = 10
+		coming = append(slices.Repeat(disasters, 3)[:9:9], disasters[rand.IntN(len(disasters))])
 	}
-	for range failovers {
-		p.fail("my-pg", l)
+	for _, d := range coming {
+		p.suffer("my-pg", l, d)
 		l.goesOn(50)
 	}
 	l.end()

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -51,19 +52,52 @@ func (r *Runtime) primary(ctx context.Context, namespace, cluster string) (*core
 	if err != nil {
 		return nil, err
 	}
+	leads, err := r.leads(ctx, namespace, cluster, all)
+	if err != nil {
+		return nil, err
+	}
 	for i := range all {
-		p := &all[i]
-		if p.Labels[names.LabelRole] == names.RolePrimary && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
+		if p := &all[i]; leads(p) {
 			return p, nil
 		}
 	}
 	return nil, &NoPrimaryError{namespace, cluster, len(all)}
 }
 
+// leads gives what tells the primary. A server that was cut off and does not know that
+// another has taken over wears its label still: then the lock decides.
+func (r *Runtime) leads(ctx context.Context, namespace, cluster string, all []corev1.Pod) (func(*corev1.Pod) bool, error) {
+	labelled := func(p *corev1.Pod) bool {
+		return p.Labels[names.LabelRole] == names.RolePrimary && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+	}
+	n := 0
+	for i := range all {
+		if labelled(&all[i]) {
+			n++
+		}
+	}
+	if n < 2 {
+		return labelled, nil
+	}
+	var lock metav1.PartialObjectMetadata
+	if err := r.api.get(ctx, &lock, of(namespace, "endpoints", names.Service(cluster)), nil); unseen(err) != nil {
+		return nil, fmt.Errorf("ask which server of %s is the primary: %w", cluster, err)
+	}
+	leader := lock.Annotations["leader"]
+	if leader == "" {
+		return labelled, nil // who may not look at it takes the first
+	}
+	return func(p *corev1.Pod) bool { return labelled(p) && p.Name == leader }, nil
+}
+
 // Instances are the pods of a cluster. Zone and storage stay empty for who may not look
 // at nodes and volume claims.
 func (r *Runtime) Instances(ctx context.Context, c *v1alpha1.Cluster) ([]runtimes.Instance, error) {
 	all, err := r.pods(ctx, c.Namespace, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	leads, err := r.leads(ctx, c.Namespace, c.Name, all)
 	if err != nil {
 		return nil, err
 	}
@@ -74,10 +108,10 @@ func (r *Runtime) Instances(ctx context.Context, c *v1alpha1.Cluster) ([]runtime
 			Name: p.Name, Namespace: p.Namespace, Cluster: c.Name, Component: names.PostgreSQL,
 			Status: podStatus(p), Node: p.Spec.NodeName, Created: p.CreationTimestamp.UTC(),
 		}
-		switch p.Labels[names.LabelRole] {
-		case names.RolePrimary:
+		switch {
+		case leads(p):
 			in.Role, in.AccessMode = "primary", "ReadWrite"
-		case names.RoleSecondary:
+		case p.Labels[names.LabelRole] == names.RoleSecondary:
 			in.Role, in.AccessMode = "standby", "Readonly"
 		}
 		for _, k := range p.Spec.Containers {

@@ -87,10 +87,10 @@ func TestReady(t *testing.T) {
 }
 
 const pods = `
-{apiVersion: v1, kind: Pod, metadata: {name: my-pg-postgresql-0, namespace: shop, labels: {app.kubernetes.io/instance: my-pg, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli, kubeblocks.io/role: secondary}},
+{apiVersion: v1, kind: Pod, metadata: {name: my-pg-postgresql-0, namespace: shop, labels: {app.kubernetes.io/instance: my-pg, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli, kubeblocks.io/role: replica}},
 spec: {nodeName: node1, containers: [{name: postgresql, image: x, resources: {requests: {cpu: 500m}, limits: {cpu: "1", memory: 1Gi}}}, {name: kbcli, image: x}], volumes: [{name: data, persistentVolumeClaim: {claimName: data-my-pg-postgresql-0}}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: my-pg-postgresql-1, namespace: shop, labels: {app.kubernetes.io/instance: my-pg, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli, kubeblocks.io/role: primary}},
+{apiVersion: v1, kind: Pod, metadata: {name: my-pg-postgresql-1, namespace: shop, labels: {app.kubernetes.io/instance: my-pg, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli, kubeblocks.io/role: master}},
 spec: {nodeName: node1, containers: [{name: postgresql, image: x}]}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: other-postgresql-0, namespace: shop, labels: {app.kubernetes.io/instance: other, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli}}, spec: {containers: [{name: postgresql, image: x}]}}

@@ -114,6 +114,9 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	if err := l.handKeys(ctx, s); err != nil {
+		return reconcile.Result{}, err
+	}
 	trouble, err := l.growVolumes(ctx, s)
 	if err != nil {
 		return l.failed(ctx, c, err)
@@ -169,7 +172,7 @@ func (l *clusterLoop) bringParts(ctx context.Context, c *v1alpha1.Cluster) error
 	if err != nil {
 		return err
 	}
-	files, err := l.repositoryFiles(ctx)
+	files, err := l.repositoryFiles(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -239,51 +242,6 @@ func randomPassword() string {
 		b[i] = passwordLetters[n.Int64()]
 	}
 	return string(b)
-}
-
-// repositoryFiles are the credentials that agents read repositories with: of each
-// BackupRepo the files that it names, as the installation's Secret has them.
-func (l *clusterLoop) repositoryFiles(ctx context.Context) (map[string][]byte, error) {
-	repos, err := store.List[*v1alpha1.BackupRepo](ctx, l.objects, "", nil)
-	var broken store.BrokenObjects
-	if err != nil && !errors.As(err, &broken) {
-		return nil, err
-	}
-	wanted := map[string]bool{}
-	for _, o := range repos {
-		for _, path := range secretPaths(o) {
-			if key, ok := specs.SecretKey(path); ok {
-				wanted[key] = true
-			}
-		}
-	}
-	out := map[string][]byte{}
-	if len(wanted) == 0 {
-		return out, nil
-	}
-	var all core.Secret
-	err = l.live.Get(ctx, client.ObjectKey{Namespace: l.own, Name: specs.InstallationSecret}, &all)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("read the credentials of repositories: %w", err)
-	}
-	for key := range wanted {
-		if b, ok := all.Data[key]; ok {
-			out[key] = b
-		}
-	}
-	return out, nil
-}
-
-// secretPaths are the files that a BackupRepo names.
-func secretPaths(o *v1alpha1.BackupRepo) []string {
-	var out []string
-	if s := o.Spec.S3; s != nil {
-		out = append(out, s.CredentialsFile, s.CAFile)
-	}
-	if s := o.Spec.Sealing; s != nil {
-		out = append(out, s.IdentityFile)
-	}
-	return slices.DeleteFunc(out, func(p string) bool { return p == "" })
 }
 
 // bringSet makes the StatefulSet, with as many pods as there should be now.

@@ -160,11 +160,26 @@ func (l *clusterLoop) watch(m manager.Manager) error {
 		Watches(&core.Pod{}, ofCluster).
 		Watches(&core.PersistentVolumeClaim{}, ofCluster).
 		WatchesMetadata(endpointsMeta(), ofCluster).
+		Watches(&v1alpha1.BackupPolicy{}, ofCluster, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.BackupRepo{}, handler.EnqueueRequestsFromMapFunc(l.everyCluster), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4, SkipNameValidation: &again})
 	for _, o := range []client.Object{&core.Service{}, &core.ConfigMap{}, &core.Secret{}, &core.ServiceAccount{}, &rbac.Role{}, &rbac.RoleBinding{}, &policy.PodDisruptionBudget{}} {
 		b = b.Owns(o, builder.OnlyMetadata)
 	}
 	return b.Complete(l)
+}
+
+// everyCluster is all of them: a repository changed, and any may use it.
+func (l *clusterLoop) everyCluster(ctx context.Context, _ client.Object) []reconcile.Request {
+	all, err := store.List[*v1alpha1.Cluster](ctx, l.objects, "", nil)
+	if err != nil {
+		l.log.Warn("clusters cannot be listed: they hear of a repository later", "error", err)
+	}
+	var out []reconcile.Request
+	for _, c := range all {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKey{Namespace: c.Namespace, Name: c.Name}})
+	}
+	return out
 }
 
 // teller writes events. Those of a repository, which has no namespace, stand in "default".

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,9 @@ type Set struct {
 	Clock   func() time.Time
 	Log     *slog.Logger
 
+	// Given tells whether this process was given the keys of a repository; nil where it has
+	// all. What it was not given is left out where many are looked through.
+	Given func(*v1alpha1.BackupRepo) bool
 	// Identity is who locks lineages to let go what nobody needs; nil where nothing does.
 	Identity *agent.Identity
 	// Listed, if set, is given all BackupRepos whenever all could be read.
@@ -138,6 +142,9 @@ func (r *Set) All(ctx context.Context) (map[string]*repository.Repository, error
 	out := map[string]*repository.Repository{}
 	errs := []error{err}
 	for _, o := range objs {
+		if r.Given != nil && !r.Given(o) {
+			continue
+		}
 		repo, name, err := r.Named(ctx, o.Name)
 		if err != nil {
 			errs = append(errs, err)
@@ -221,6 +228,18 @@ func OpenPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) 
 		return nil, err
 	}
 	return s3.Open(ctx, cfg.WithCredentials(creds))
+}
+
+// SecretFiles are the files with secrets that a BackupRepo names.
+func SecretFiles(o *v1alpha1.BackupRepo) []string {
+	var out []string
+	if s := o.Spec.S3; s != nil {
+		out = append(out, s.CredentialsFile, s.CAFile)
+	}
+	if s := o.Spec.Sealing; s != nil {
+		out = append(out, s.IdentityFile)
+	}
+	return slices.DeleteFunc(out, func(p string) bool { return p == "" })
 }
 
 // OtherRepositoryError says that a place does not hold the repository that it held.

@@ -17,5 +17,6 @@
 //
 // Prepare restores in the first pod, once. After a crash it begins anew, unless the data
 // directory has come to its place, which it does whole. A failure that would be the same
-// the next time is told in the Cluster and is final.
+// the next time is told in the Cluster and is final; one of a store that does not answer
+// is not.
 package pod

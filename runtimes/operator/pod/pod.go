@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -40,9 +42,19 @@ func FromEnvironment(getenv func(string) string) (Options, error) {
 	return o, nil
 }
 
-// Repositories are those of the installation, as this pod reaches them.
+// Repositories are those of the installation that this pod was given the keys of: where
+// its cluster's backups go or lie, and those of the cluster that it is made from.
 func (o Options) Repositories() *repos.Set {
-	return &repos.Set{Objects: o.Objects, Copies: filepath.Join(specs.SpoolDirectory, "copies"), Clock: o.Clock, Log: o.Log}
+	return &repos.Set{Objects: o.Objects, Copies: filepath.Join(specs.SpoolDirectory, "copies"), Given: given, Clock: o.Clock, Log: o.Log}
+}
+
+// given tells whether the files that a repository is read with are here. Those that are
+// still on their way come within two minutes, and at once where pods were told.
+func given(r *v1alpha1.BackupRepo) bool {
+	return !slices.ContainsFunc(repos.SecretFiles(r), func(path string) bool {
+		_, err := os.Stat(path)
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 func (o Options) conninfo() string {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
@@ -75,6 +76,9 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 	if err == nil || ctx.Err() != nil || errors.Is(err, errOtherImage) {
 		return err
 	}
+	if errors.Is(err, blob.ErrUnreachable) {
+		return err // the kubelet tries again, and the operator tells what it says meanwhile
+	}
 	return errors.Join(err, w.fail(ctx, err))
 }
 
@@ -112,7 +116,8 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 		return err
 	}
 	src := runtimes.Source{Namespace: spec.SourceNamespace, Cluster: spec.SourceCluster, Lineage: spec.SourceLineage}
-	p, err := w.Repositories().Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) }, nil)
+	p, err := w.Repositories().Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) },
+		onItsWay(target, w.Clock(), time.Now().Add(catchUp)))
 	if err != nil {
 		return err
 	}

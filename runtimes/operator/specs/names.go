@@ -18,6 +18,10 @@ const component = names.PostgreSQL
 const (
 	LabelScope     = "apps.kubeblocks.io/patroni-scope"    // what Patroni calls the cluster
 	annotationHash = "apps.kubeblocks.io/patroni-settings" // on pods: of what Patroni reads only when it starts
+
+	// AnnotationKeys is on pods that run, and changes with RepositoriesSecret: the kubelet
+	// looks at a pod that changes at once, and else within two minutes.
+	AnnotationKeys = "apps.kubeblocks.io/repositories"
 )
 
 // The containers of a pod that run before those of names.
