@@ -88,6 +88,11 @@ func PodName(cluster string, ordinal int) string {
 	return names.Pod(cluster, ordinal)
 }
 
+// ClaimName is the name of a pod's volume claim.
+func ClaimName(cluster string, ordinal int) string {
+	return dataVolume + "-" + PodName(cluster, ordinal)
+}
+
 // Ordinal is the number of a pod of the cluster; -1 if the name is not that of one.
 func Ordinal(cluster, pod string) int {
 	digits, ok := strings.CutPrefix(pod, StatefulSetName(cluster)+"-")

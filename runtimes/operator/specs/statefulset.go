@@ -69,6 +69,31 @@ func claim(c *v1alpha1.Cluster) core.PersistentVolumeClaim {
 	return pvc
 }
 
+// AnnotationBackup is on the claim of a restored cluster's first pod: the backup whose
+// VolumeSnapshot it is made of.
+const AnnotationBackup = "dataprotection.kubeblocks.io/backup"
+
+// AnnotationVolumeUsed is on a Cluster whose restore was interrupted on a volume that was
+// made of a snapshot: the operator makes that anew, and takes the annotation away.
+const AnnotationVolumeUsed = "apps.kubeblocks.io/restored-volume-used"
+
+// RestoredClaim is the volume of the first pod, made of a VolumeSnapshot of its namespace.
+// It is made before the StatefulSet, which finds it then.
+func RestoredClaim(c *v1alpha1.Cluster, backup, snapshot, class string, size resource.Quantity) *core.PersistentVolumeClaim {
+	pvc := claim(c)
+	pvc.Namespace, pvc.Name = c.Namespace, ClaimName(c.Name, 0)
+	pvc.Annotations = map[string]string{AnnotationBackup: backup}
+	if size.Cmp(c.Spec.Storage) > 0 {
+		pvc.Spec.Resources.Requests[core.ResourceStorage] = size
+	}
+	if pvc.Spec.StorageClassName == nil && class != "" {
+		pvc.Spec.StorageClassName = &class
+	}
+	group := "snapshot.storage.k8s.io"
+	pvc.Spec.DataSource = &core.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: snapshot}
+	return &pvc
+}
+
 func podTemplate(c *v1alpha1.Cluster, images Images) core.PodTemplateSpec {
 	uid, yes, grace := int64(PostgresUID), true, int64(120)
 	mismatch := core.FSGroupChangeOnRootMismatch
