@@ -154,7 +154,11 @@ func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) erro
 		if r.Spec.Sealing == nil {
 			return usage("--identity-file is only for a sealed repository")
 		}
-		r.Spec.Sealing.IdentityFile = o.identityFile
+		path, err := a.within(c.Context(), r.Name+"-identity", o.identityFile, r.Spec.Sealing.IdentityFile == "")
+		if err != nil {
+			return err
+		}
+		r.Spec.Sealing.IdentityFile = path
 	}
 	s3 := r.Spec.S3
 	if s3 == nil {
@@ -167,7 +171,11 @@ func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) erro
 		s3.Region = o.region
 	}
 	if given("ca-file") {
-		s3.CAFile = o.caFile
+		path, err := a.within(c.Context(), r.Name+"-ca", o.caFile, s3.CAFile == "")
+		if err != nil {
+			return err
+		}
+		s3.CAFile = path
 	}
 	if given("insecure-skip-verify") {
 		s3.InsecureSkipVerify = o.insecure
@@ -175,16 +183,39 @@ func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) erro
 	if given("path-style") {
 		s3.PathStyle = o.pathStyle
 	}
-	secret := r.Name
-	if s3.CredentialsFile != "" {
-		// beside the old ones, which are right until the new ones were tried
-		secret += "-" + a.clock().UTC().Format("20060102150405")
-	}
-	path, err := o.credentials.keep(c.Context(), a, secret, s3.CredentialsFile == "")
+	fresh := s3.CredentialsFile == ""
+	path, err := o.credentials.keep(c.Context(), a, a.secretName(r.Name, fresh), fresh)
 	if path != "" {
 		s3.CredentialsFile = path
 	}
 	return err
+}
+
+// secretName is a name for a secret, beside the old one, which is right until the new one
+// was tried.
+func (a *app) secretName(name string, fresh bool) string {
+	if fresh {
+		return name
+	}
+	return name + "-" + a.clock().UTC().Format("20060102150405")
+}
+
+// within is where those who act find a file of this machine: here, or where its content
+// is kept for them.
+func (a *app) within(ctx context.Context, name, file string, fresh bool) (string, error) {
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return "", err
+	}
+	keeper, ok := rt.(runtimes.FarKeeper)
+	if !ok || file == "" {
+		return file, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", usage("%v", err)
+	}
+	return keeper.KeepSecret(ctx, a.secretName(name, fresh), data)
 }
 
 // tried waits until somebody has tried the repository.

@@ -62,12 +62,12 @@ func (o *clusterConnect) run(ctx context.Context, a *app, name string, more []st
 	if c, err = a.running(ctx, c); err != nil {
 		return err
 	}
-	if o.example {
-		return o.showExample(a, c)
-	}
 	rt, err := a.runtime(ctx)
 	if err != nil {
 		return err
+	}
+	if o.example {
+		return o.showExample(a, rt, c)
 	}
 	psql, err := rt.Psql(ctx, c, o.user, o.database)
 	if err != nil {
@@ -88,10 +88,17 @@ func (o *clusterConnect) run(ctx context.Context, a *app, name string, more []st
 	return a.launch(ctx, psql)
 }
 
-func (o *clusterConnect) showExample(a *app, c *v1alpha1.Cluster) error {
+func (o *clusterConnect) showExample(a *app, rt runtimes.Runtime, c *v1alpha1.Cluster) error {
 	user := o.user
 	if user == "" {
 		user = cmp.Or(c.Status.Superuser, "postgres")
+	}
+	if lister, ok := rt.(runtimes.EndpointLister); ok {
+		for _, e := range lister.Endpoints(c) {
+			u := url.URL{Scheme: "postgresql", User: url.User(user), Host: fmt.Sprintf("%s:%d", e.Host, e.Port), Path: "/" + o.database}
+			a.say("psql '%s'", u.String())
+		}
+		return nil
 	}
 	u := url.URL{Scheme: "postgresql", User: url.User(user), Host: fmt.Sprintf("127.0.0.1:%d", c.Status.Port), Path: "/" + o.database}
 	a.say("psql '%s'", u.String())

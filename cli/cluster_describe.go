@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -42,16 +43,20 @@ func newClusterDescribeCommand(a *app) *cobra.Command {
 			if err != nil && !errors.As(err, &none) {
 				return err
 			}
-			a.describeCluster(o, p)
-			return nil
+			return a.describeCluster(ctx, o, p)
 		},
 	}
 	outputFlag(c, &output, describeForms)
 	return c
 }
 
-func (a *app) describeCluster(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) {
+func (a *app) describeCluster(ctx context.Context, c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) error {
 	out := a.stdio.Out
+	component := "postgresql"
+	endpoints, topology, err := a.reached(ctx, c, component)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(out, "Name: %s\t Created Time: %s\n", c.Name, a.at(c.CreationTimestamp.Time))
 	head := &table{header: []string{"NAMESPACE", "CLUSTER-DEFINITION", "VERSION", "STATUS", "TERMINATION-POLICY"}}
 	head.add(c.Namespace, c.Spec.ClusterDefinitionRef, c.Spec.ClusterVersionRef, clusterPhase(c), string(c.Spec.TerminationPolicy))
@@ -60,21 +65,11 @@ func (a *app) describeCluster(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) {
 		fmt.Fprintf(out, "\nMessage: %s\n", c.Status.Message)
 	}
 
-	component := "postgresql"
 	section := func(name string, t *table) {
 		fmt.Fprintf(out, "\n%s:\n", name)
 		t.write(out)
 	}
-	endpoints := &table{header: []string{"COMPONENT", "MODE", "INTERNAL", "EXTERNAL"}}
-	if c.Status.Port != 0 {
-		endpoints.add(component, "ReadWrite", fmt.Sprintf("127.0.0.1:%d", c.Status.Port), "")
-	} else {
-		endpoints.add(component, "ReadWrite", "", "")
-	}
 	section("Endpoints", endpoints)
-
-	topology := &table{header: []string{"COMPONENT", "INSTANCE", "ROLE", "STATUS", "AZ", "NODE", "CREATED-TIME"}}
-	topology.add(component, c.Name+"-postgresql-0", "primary", clusterPhase(c), "", "", a.at(c.CreationTimestamp.Time))
 	section("Topology", topology)
 
 	resources := &table{header: []string{"COMPONENT", "DEDICATED", "CPU(REQUEST/LIMIT)", "MEMORY(REQUEST/LIMIT)", "STORAGE-SIZE", "STORAGE-CLASS"}}
@@ -102,6 +97,40 @@ func (a *app) describeCluster(c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) {
 	}
 	section("Data Protection", a.protection(c, p))
 	a.describeArchive(c, section)
+	return nil
+}
+
+// reached is where programs connect to, and the servers: those that there are where
+// clusters have addresses of their own, and else the one.
+func (a *app) reached(ctx context.Context, c *v1alpha1.Cluster, component string) (endpoints, topology *table, err error) {
+	endpoints = &table{header: []string{"COMPONENT", "MODE", "INTERNAL", "EXTERNAL"}}
+	topology = &table{header: []string{"COMPONENT", "INSTANCE", "ROLE", "STATUS", "AZ", "NODE", "CREATED-TIME"}}
+	rt, err := a.runtime(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	lister, ok := rt.(runtimes.EndpointLister)
+	if !ok {
+		internal := ""
+		if c.Status.Port != 0 {
+			internal = fmt.Sprintf("127.0.0.1:%d", c.Status.Port)
+		}
+		endpoints.add(component, "ReadWrite", internal, "")
+		topology.add(component, c.Name+"-postgresql-0", "primary", clusterPhase(c), "", "", a.at(c.CreationTimestamp.Time))
+		return endpoints, topology, nil
+	}
+	for _, e := range lister.Endpoints(c) {
+		endpoints.add(component, e.Mode, fmt.Sprintf("%s:%d", e.Host, e.Port), "")
+	}
+	servers, ok := rt.(runtimes.InstanceLister)
+	if !ok {
+		return endpoints, topology, nil
+	}
+	all, err := servers.Instances(ctx, c)
+	for _, i := range all {
+		topology.add(component, i.Name, i.Role, i.Status, i.Zone, i.Node, a.at(i.Created))
+	}
+	return endpoints, topology, err
 }
 
 // protection is a row for each window, or one without; windows that another timeline than

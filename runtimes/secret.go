@@ -15,3 +15,10 @@ type SecretKeeper interface {
 // WrongIdentity is what the status of a BackupRepo says of an identity file that opens
 // nothing of what is sealed there.
 const WrongIdentity = "the identity file does not open it"
+
+// FarKeeper is a SecretKeeper whose agents do not see the files of whoever types: what a
+// BackupRepo names has to be kept for them.
+type FarKeeper interface {
+	SecretKeeper
+	Far()
+}

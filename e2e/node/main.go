@@ -13,7 +13,7 @@ import (
 	"github.com/kbcli/kbcli/internal/testkube"
 )
 
-const usage = "usage: node build | up [--nodes 1|2] [--bare] | down | status | kubectl ARGS..."
+const usage = "usage: node build | up [--nodes 1|2] [--bare] | renew | down | status | kubectl ARGS..."
 
 func main() {
 	if len(os.Args) < 2 {
@@ -32,6 +32,12 @@ func run(verb string, args []string) error {
 		return build()
 	case "up":
 		return up(args)
+	case "renew":
+		c, err := only()
+		if err != nil {
+			return err
+		}
+		return c.Renew()
 	case "down":
 		return down()
 	case "status":

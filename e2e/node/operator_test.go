@@ -77,6 +77,7 @@ spec:
         volumeMounts: [{name: tmp, mountPath: /tmp}, {name: secrets, mountPath: /run/kubeblocks/secrets}]
       volumes: [{name: tmp, emptyDir: {}}, {name: secrets, emptyDir: {medium: Memory}}]
 `)
+	k.Kubectl(t, "-n", "kb-system", "rollout", "status", "deploy/kubeblocks", "--timeout=180s")
 }
 
 // runs waits for a cluster to be Running, and says what stands in the way.

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/kbcli/kbcli/internal/atomicfile"
 )
 
 // credentials are the files in one directory by which the parts of a cluster know each
@@ -142,5 +144,6 @@ contexts: [{name: test, context: {cluster: test, user: %s}}]
 clusters: [{name: test, cluster: {server: %q, certificate-authority-data: %s}}]
 users: [{name: %s, user: {token: %s}}]
 `, user, url, base64.StdEncoding.EncodeToString(authority), user, token)
-	return os.WriteFile(name, []byte(text), 0o600)
+	// somebody may be reading the one that is there
+	return atomicfile.Write(name, []byte(text), 0o600)
 }

@@ -26,10 +26,11 @@ func (r *Runtime) Logs(ctx context.Context, c *v1alpha1.Cluster, o runtimes.LogO
 	case !errors.As(err, &none) || none.Pods == 0:
 		return err
 	}
-	req := r.api.client.Get().AbsPath(of(c.Namespace, "pods", name, "log")).Param("container", names.ContainerPostgreSQL)
+	container := names.ContainerPostgreSQL
 	if o.Agent {
-		req.Param("container", names.ContainerAgent)
+		container = names.ContainerAgent
 	}
+	req := r.api.client.Get().AbsPath(of(c.Namespace, "pods", name, "log")).Param("container", container) // of two the server takes the first
 	if o.Tail >= 0 {
 		req.Param("tailLines", strconv.Itoa(o.Tail))
 	}

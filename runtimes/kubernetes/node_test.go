@@ -25,7 +25,7 @@ kind: Pod
 metadata:
   name: my-pg-postgresql-0
   namespace: reach
-  labels: {app.kubernetes.io/instance: my-pg, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli, kubeblocks.io/role: primary}
+  labels: {app.kubernetes.io/instance: my-pg, app.kubernetes.io/name: postgresql, app.kubernetes.io/managed-by: kbcli, kubeblocks.io/role: master}
 spec:
   terminationGracePeriodSeconds: 1
   containers:
@@ -49,6 +49,7 @@ func TestReach(t *testing.T) {
 	c := testkube.Node(t)
 	r := openContext(t, c)
 	c.Kubectl(t, "create", "namespace", "reach")
+	t.Cleanup(func() { c.Kubectl(t, "delete", "namespace", "reach", "--wait=false") })
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		if _, err := c.Try("", "-n", "reach", "get", "serviceaccount", "default"); err == nil {
 			break

@@ -42,6 +42,8 @@ var (
 	_ runtimes.InstanceLister = (*Runtime)(nil)
 	_ runtimes.EventReader    = (*Runtime)(nil)
 	_ runtimes.LogReader      = (*Runtime)(nil)
+	_ runtimes.FarKeeper      = (*Runtime)(nil)
+	_ runtimes.EndpointLister = (*Runtime)(nil)
 )
 
 // Open reads the kubeconfig. It asks the API server nothing.

@@ -47,6 +47,13 @@ const (
 	ContainerOperator = "operator"
 )
 
+// The credentials of repositories: a Secret in the operator's namespace holds them all, a
+// key of it is the name of a file below the directory, in every pod that needs it.
+const (
+	RepositoriesSecret    = "kubeblocks-repositories"
+	RepositoriesDirectory = "/run/kubeblocks/secrets"
+)
+
 // StatefulSet is that of a cluster's servers.
 func StatefulSet(cluster string) string { return cluster + "-" + PostgreSQL }
 

@@ -49,7 +49,7 @@ const (
 	RecoveryDirectory   = VolumeDirectory + "/recovery" // while it is restored
 	TablespaceDirectory = VolumeDirectory + "/tablespaces"
 	SocketDirectory     = "/run/postgresql"
-	SecretsDirectory    = "/run/kubeblocks/secrets" // of repositories: what KeepSecret returns lies here
+	SecretsDirectory    = names.RepositoriesDirectory // of repositories: what KeepSecret returns lies here
 	programDirectory    = "/kbcli"
 	ProgramPath         = programDirectory + "/kbcli"
 	patroniDirectory    = "/etc/patroni"
@@ -60,7 +60,7 @@ const (
 const (
 	// InstallationSecret holds, in the operator's namespace, the credentials of all
 	// repositories: a key is a file name below SecretsDirectory.
-	InstallationSecret = "kubeblocks-repositories"
+	InstallationSecret = names.RepositoriesSecret
 	// AgentClusterRole is what agents may do with what has no namespace. Each cluster
 	// has a ClusterRoleBinding to it.
 	AgentClusterRole = "kubeblocks-agent"
