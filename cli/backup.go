@@ -31,7 +31,8 @@ datafile     every file, into the repository
 snapshot     clones of the files, on the cluster's own file system: at once, and restored
              at once, but lost with that disk. snapshot.copyToRepository in the backup
              policy puts them into the repository afterwards. It needs the addon
-             snapshot-controller, and XFS or btrfs.
+             snapshot-controller, and XFS or btrfs. On Kubernetes it is a VolumeSnapshot of
+             the volume, and needs a VolumeSnapshotClass for the volume's driver.
 incremental  the blocks that changed since the last backup in the repository, as the WAL
              tells. It restores alone and at once, as a datafile backup does, and the
              backup that it was compared with may be deleted. Where there is none, or

@@ -74,6 +74,7 @@ func (a *app) backupFacts(b *v1alpha1.Backup, lives bool) facts {
 	f.add("Repository", st.Repo)
 	f.add("Lineage", st.Lineage)
 	f.add("Snapshot Path", st.SnapshotPath)
+	f.add("Volume Snapshot", st.VolumeSnapshot)
 	f.add("Copy Of", b.Spec.CopyOf)
 	f.add("Timeline", number(st.Timeline))
 	f.add("Start LSN", st.StartLSN)

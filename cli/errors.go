@@ -182,9 +182,13 @@ var rows = []row{
 	on("Transaction", sayTransaction),
 	on("NoRestorePoint", sayNoRestorePoint),
 	on("Absent", func(e *repository.AbsentError, _ error) saying {
+		hint := "only the machine that made a snapshot has it; a backup of type datafile, also a copy of a snapshot, is in the repository"
+		if e.Snapshot.VolumeSnapshot != "" {
+			hint = "a VolumeSnapshot serves its own namespace of the Kubernetes that made it; a backup of type datafile is in the repository, and serves anywhere"
+		}
 		return saying{
 			words: fmt.Sprintf("backup %q cannot be read: %v", e.Backup, e), code: exitNotFound, next: "kbcli cluster list-backup -A",
-			hint: "only the machine that made a snapshot has it; a backup of type datafile, also a copy of a snapshot, is in the repository",
+			hint: hint,
 		}
 	}),
 	on("MissingWAL", func(_ *repository.MissingWALError, err error) saying {

@@ -75,6 +75,9 @@ func TestErrors(t *testing.T) {
 		{"Absent", fmt.Errorf("plan: %w", &repository.AbsentError{
 			Backup: "b", Snapshot: repository.Snapshot{Machine: "db1", Path: "/srv/snapshots/my-pg-0123456789ab/b"}, Err: syscall.ENOENT,
 		})},
+		{"Absent", fmt.Errorf("plan: %w", &repository.AbsentError{
+			Backup: "b", Snapshot: repository.Snapshot{VolumeSnapshot: "shop/b"}, Err: errors.New("there is no such VolumeSnapshot in this Kubernetes"),
+		})},
 		{"NoBackup", of(&catalog.NoBackupError{Name: "b"})},
 		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17)}, Elsewhere: []catalog.Window{{Timeline: 3, From: day(1), To: day(2)}}})},
 		{"OutsideWindow", of(&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window(17)}, ClockSetBack: true})},

@@ -17,6 +17,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes/operator"
 	"github.com/kbcli/kbcli/runtimes/operator/pod"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 )
 
 func init() {
@@ -67,11 +68,15 @@ func newAnswerCommand(a *app) *cobra.Command {
 		Example: "  kbcli " + ask.Command[1],
 		RunE: func(c *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(io.Discard, nil)) // the answer has what there is to say
-			_, objects, err := operator.InCluster(log)
+			config, objects, err := operator.InCluster(log)
 			if err != nil {
 				return err
 			}
-			o := pod.Options{Objects: objects, Clock: a.clock, Log: log}
+			volumes, err := volumesnapshots.New(config)
+			if err != nil {
+				return err
+			}
+			o := pod.Options{Objects: objects, Volumes: volumes, Clock: a.clock, Log: log}
 			return ask.Serve(c.Context(), pod.Answers{Repositories: o.Repositories(), Now: a.clock}, a.stdio.In, a.stdio.Out)
 		},
 	}

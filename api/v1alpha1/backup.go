@@ -125,6 +125,8 @@ type BackupStatus struct {
 
 	// SnapshotPath is where a snapshot lies on its machine.
 	SnapshotPath string `json:"snapshotPath,omitempty"`
+	// VolumeSnapshot is the snapshot of a volume, as namespace/name.
+	VolumeSnapshot string `json:"volumeSnapshot,omitempty"`
 
 	Progress *Progress `json:"progress,omitempty"`
 }

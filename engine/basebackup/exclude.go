@@ -3,6 +3,7 @@
 package basebackup
 
 import (
+	"path"
 	"strings"
 )
 
@@ -27,6 +28,22 @@ func excluded(dir, name string) bool {
 		return true
 	}
 	return strings.HasPrefix(name, "pgsql_tmp") || strings.HasPrefix(name, "pg_internal.init")
+}
+
+// LeftOut tells whether a path of a data directory is not part of a backup: what belongs
+// to the running server, temporary relations and files. Unlogged relations are, for they
+// cannot be told by their path; a server empties them when it has recovered.
+func LeftOut(p string) bool {
+	dir, name := path.Split(p)
+	dir = strings.TrimSuffix(dir, "/")
+	if excluded(dir, name) || emptied[dir] && p != "pg_wal/archive_status" || dir == "pg_wal/archive_status" {
+		return true
+	}
+	if !relationDir(dir) {
+		return false
+	}
+	_, _, _, temporary, ok := relationFile(name)
+	return ok && temporary
 }
 
 // relationFile takes a file name of a relation apart: "16384", "16384.1",

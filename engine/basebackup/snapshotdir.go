@@ -43,11 +43,14 @@ func readDescription(dir string) (description, error) {
 }
 
 // Here is nil if the files of a backup can be reached from this process: always for one
-// that lies in the repository, and for a snapshot if its directory is there. Otherwise it
-// is a *repository.AbsentError.
+// that lies in the repository, and for a snapshot if its directory is there; never for
+// one of a volume. Otherwise it is a *repository.AbsentError.
 func Here(m *repository.Manifest) error {
 	if m.Snapshot == nil {
 		return nil
+	}
+	if m.Snapshot.VolumeSnapshot != "" {
+		return &repository.AbsentError{Backup: m.Name, Snapshot: *m.Snapshot, Err: errors.New("a Kubernetes has it, and this is none")}
 	}
 	d, err := readDescription(m.Snapshot.Path)
 	if err == nil && (d.ID != m.Snapshot.ID || d.Backup != m.Name) {

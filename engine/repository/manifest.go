@@ -182,6 +182,11 @@ func (l *Lineage) Manifest(ctx context.Context, name string) (*Manifest, error) 
 	if (m.Type == TypeSnapshot) != (m.Snapshot != nil) {
 		return nil, &CorruptError{key, "it does not say whether its files lie in the repository"}
 	}
+	if m.Snapshot != nil {
+		if err := m.Snapshot.check(); err != nil {
+			return nil, &CorruptError{key, err.Error()}
+		}
+	}
 	return m, nil
 }
 

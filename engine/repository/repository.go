@@ -37,7 +37,9 @@ type Repository struct {
 	clock      func() time.Time
 	snapshots  func(*Manifest) error
 	copies     copies
-	known      bool // the copies are read
+	// of VolumeSnapshots
+	removeSnapshot func(ctx context.Context, lineage string, m *Manifest) error
+	known          bool // the copies are read
 }
 
 // Options of Create and Open.
@@ -57,6 +59,9 @@ type Options struct {
 	// Snapshots says whether the files of a snapshot can be reached: nil if they
 	// can. Without it none can.
 	Snapshots func(*Manifest) error
+	// RemoveSnapshot removes the VolumeSnapshot of a backup of a lineage; nil if it is
+	// not there. Without it none can be removed.
+	RemoveSnapshot func(ctx context.Context, lineage string, m *Manifest) error
 }
 
 type repositoryDoc struct {
@@ -77,7 +82,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots}
+	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots, removeSnapshot: o.RemoveSnapshot}
 	sealed, err := r.seal(KindRepository, "repository", b, 0)
 	if err != nil {
 		return nil, err
@@ -97,7 +102,7 @@ func Create(ctx context.Context, store blob.Store, o Options) (*Repository, erro
 
 // Open opens the repository in store, or fails with ErrNoRepository.
 func Open(ctx context.Context, store blob.Store, o Options) (*Repository, error) {
-	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots, copies: copies{o.Copies}}
+	r := &Repository{store: store, clock: o.Clock, snapshots: o.Snapshots, removeSnapshot: o.RemoveSnapshot, copies: copies{o.Copies}}
 	b, err := r.get(ctx, KindRepository, "repository")
 	if errors.Is(err, blob.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoRepository, store)

@@ -24,7 +24,7 @@ import (
 // file system, and copied onto another. dir need not be there yet. Plans of other backups
 // are as they were. It leaves nothing behind.
 func (p *Plan) Onto(dir string) error {
-	if p.manifest.Snapshot == nil {
+	if p.manifest.Snapshot == nil || p.OfVolume() { // whether a volume can be had of it was asked before
 		return nil
 	}
 	if err := basebackup.Here(p.manifest); err != nil {

@@ -31,6 +31,9 @@ type Into struct {
 	// Tablespaces holds a directory for each tablespace, named by its OID. Needed
 	// when the backup has any.
 	Tablespaces string
+	// Volume is where the volume is mounted that was made of the plan's snapshot, if
+	// OfVolume: DataDirectory and Tablespaces are in it, and what it holds is moved there.
+	Volume string
 	// UID and GID own what is written; -1 leaves it to the process.
 	UID, GID int
 	Jobs     int
@@ -90,6 +93,9 @@ func (p *Plan) CheckRoom(into Into) error {
 // Fetch unpacks the backup of the plan. What it leaves cannot be started without
 // recovery; a failed Fetch leaves a directory that cannot be started at all.
 func (p *Plan) Fetch(ctx context.Context, into Into) error {
+	if p.OfVolume() {
+		return p.fetchVolume(ctx, into)
+	}
 	if err := p.Onto(into.DataDirectory); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type Plan struct {
 	StoredBytes int64     `json:"storedBytes"`
 	// Snapshot is where the backup's files lie if the repository does not hold them.
 	// Copied says that they are copied from there, and not cloned, because the new
-	// server lies on another file system.
+	// server lies on another file system. A VolumeSnapshot is "VolumeSnapshot namespace/name".
 	Snapshot string `json:"snapshot,omitempty"`
 	Copied   bool   `json:"copied,omitempty"`
 
@@ -160,7 +160,7 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 	p.Segments = int(last-first) + 1
 	p.WALBytes = int64(p.EndLSN - r.Backup.StartLSN)
 	if r.Backup.Snapshot != nil {
-		p.Snapshot = r.Backup.Snapshot.Path
+		p.Snapshot = r.Backup.Snapshot.String()
 	}
 	p.estimate()
 	if p.FirstLost != nil {

@@ -51,7 +51,8 @@ const verifyJobs = 2
 // checks every byte of it: each pack that its list of files names, its own and those of
 // other backups; that the list and the packs agree; and the WAL from its start to its
 // stop. Of a snapshot, which has no checksums of its own, it checks that each file is
-// there with its size, and the pages of relations if they carry checksums. It writes nothing.
+// there with its size, and the pages of relations if they carry checksums; of a
+// VolumeSnapshot, whose files cannot be seen, that it is there. It writes nothing.
 //
 // progress, which may be nil, is told how many of the raw bytes have been read, and
 // how many there are, one call at a time and not in the caller's goroutine. Damage is a

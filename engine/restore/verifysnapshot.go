@@ -26,6 +26,12 @@ func (v *verifier) snapshot(ctx context.Context) error {
 		return v.note("the list of files", err)
 	}
 	v.list(files)
+	if v.m.Snapshot.VolumeSnapshot != "" { // its files are seen when a volume is made of it
+		if err := v.l.Repository().Reach(v.m); err != nil {
+			v.damage = append(v.damage, err)
+		}
+		return nil
+	}
 	if err := basebackup.Here(v.m); err != nil {
 		v.damage = append(v.damage, err)
 		return nil

@@ -167,20 +167,24 @@ func applyBackups(ctx context.Context, l *repository.Lineage, names []string) er
 		if err != nil {
 			return err // one that cannot be read may use any pack
 		}
-		snapshot := ""
+		var snapshot *repository.Manifest
 		for _, m := range all {
 			if m.Name == name && m.Snapshot != nil {
-				snapshot = m.Snapshot.Path
+				snapshot = m
 			}
 		}
 		if err := l.RemoveBackup(ctx, name); err != nil {
 			return fmt.Errorf("expire backup %s: %w", name, err)
 		}
-		if snapshot == "" {
+		if snapshot == nil {
 			continue
 		}
-		if err := basebackup.RemoveSnapshot(snapshot, l.Info().ID, name); err != nil {
-			return fmt.Errorf("expire backup %s: %w", name, err)
+		remove := l.Repository().RemoveSnapshot(ctx, l.Info().ID, snapshot)
+		if snapshot.Snapshot.Path != "" {
+			remove = basebackup.RemoveSnapshot(snapshot.Snapshot.Path, l.Info().ID, name)
+		}
+		if remove != nil {
+			return fmt.Errorf("expire backup %s: %w", name, remove)
 		}
 	}
 	return nil

@@ -137,3 +137,24 @@ func logTails(dir string) string {
 	}
 	return all.String()
 }
+
+// SnapshotDefinitions are the CRDs of VolumeSnapshots, which a Node has and a Control has
+// not.
+func (c *Cluster) SnapshotDefinitions() ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(c.parts, "crds", "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, string(b))
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("there are no definitions in %s", c.parts)
+	}
+	return out, nil
+}

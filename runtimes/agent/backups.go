@@ -55,13 +55,20 @@ func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
 
 func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineage *repository.Lineage, arch *archiving, repoName string) (*repository.Manifest, error) {
 	var at repository.Snapshot
+	var volume basebackup.Volume
 	var err error
 	switch b.Spec.BackupType {
 	case v1alpha1.BackupDatafile:
 	case v1alpha1.BackupIncremental:
 		defer build(lineage.Info().ID)()
 	case v1alpha1.BackupSnapshot:
-		if at, err = p.snapshotPlace(ctx, lineage.Info().ID, b.Name); err != nil {
+		if p.cfg.Volume != nil {
+			volume, err = p.cfg.Volume(ctx)
+			at.VolumeSnapshot = b.Namespace + "/" + b.Name
+		} else {
+			at, err = p.snapshotPlace(ctx, lineage.Info().ID, b.Name)
+		}
+		if err != nil {
 			if m, merr := lineage.Manifest(ctx, b.Name); merr == nil {
 				return m, nil // it was made before, and that could not be said
 			}
@@ -84,7 +91,8 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	b, err = store.MutateStatus(ctx, p.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		s := &b.Status
 		s.Phase, s.Manual, s.Repo, s.Lineage = v1alpha1.BackupInProgress, manual, repoName, lineage.Info().ID
-		s.SnapshotPath = at.Path // whoever deletes it looks there, also if nothing came of it
+		// whoever deletes it looks there, also if nothing came of it
+		s.SnapshotPath, s.VolumeSnapshot = at.Path, at.VolumeSnapshot
 		if s.StartTimestamp.IsZero() {
 			s.StartTimestamp = metav1.NewTime(p.cfg.Clock())
 		}
@@ -112,7 +120,9 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 		},
 		Clock: p.cfg.Clock, Log: p.cfg.Log,
 	}
-	if b.Spec.CopyOf != "" {
+	// the files of a volume's snapshot cannot be seen from here: instead of a copy the
+	// server's are read, as they are now
+	if b.Spec.CopyOf != "" && p.cfg.Volume == nil {
 		return p.copySnapshot(ctx, b.Spec.CopyOf, lineage, cfg)
 	}
 	defer arch.names.whole()
@@ -122,6 +132,9 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	}
 	switch b.Spec.BackupType {
 	case v1alpha1.BackupSnapshot:
+		if volume != nil {
+			return basebackup.VolumeSnapshot(ctx, cfg, volume)
+		}
 		return basebackup.Snapshot(ctx, cfg, at)
 	case v1alpha1.BackupIncremental:
 		if cfg.Incremental, err = p.incremental(ctx, lineage, arch.Status().RepositoryTimeline); err != nil {
@@ -256,7 +269,7 @@ func FillStatus(s *v1alpha1.BackupStatus, m *repository.Manifest) {
 	s.Timeline, s.StartLSN, s.StopLSN = int64(m.Timeline), m.StartLSN.String(), m.StopLSN.String()
 	s.StopTime = v1alpha1.MicroTimeOf(m.StopTime)
 	if m.Snapshot != nil {
-		s.SnapshotPath = m.Snapshot.Path
+		s.SnapshotPath, s.VolumeSnapshot = m.Snapshot.Path, m.Snapshot.VolumeSnapshot
 	}
 	if m.ReadAll != "" {
 		s.Message = "everything was read: " + m.ReadAll
@@ -278,7 +291,7 @@ func (p *Protector) stopJob() {
 }
 
 // DeleteBackup removes a Backup's bytes from its repository, and then the directory of a
-// snapshot if it is here. Packs that other backups use stay; while one is being taken that
+// snapshot if it is here, or the VolumeSnapshot. Packs that other backups use stay; while one is being taken that
 // may come to use them it is a *BuildingError.
 func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup) error {
 	if b.Status.Lineage == "" {
@@ -286,7 +299,7 @@ func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.
 	}
 	l, err := repo.Lineage(ctx, b.Status.Lineage)
 	if errors.Is(err, blob.ErrNotExist) {
-		return removeSnapshot(b)
+		return removeSnapshot(ctx, repo, b)
 	}
 	if err != nil {
 		return err
@@ -297,5 +310,5 @@ func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.
 	if err := l.RemoveBackup(ctx, b.Name); err != nil {
 		return err
 	}
-	return removeSnapshot(b)
+	return removeSnapshot(ctx, repo, b)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/archive"
+	"github.com/kbcli/kbcli/engine/basebackup"
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/pg"
@@ -44,6 +45,9 @@ type Config struct {
 	// lineage of the cluster lie, or with a *NoSnapshotError why there can be none; nil
 	// is no snapshots.
 	Snapshots func(ctx context.Context, lineage string) (repository.Snapshot, error)
+	// Volume is what is snapshotted in place of single files, as on Kubernetes, or with a
+	// *NoSnapshotError why it cannot be; nil where there are no volumes.
+	Volume func(ctx context.Context) (basebackup.Volume, error)
 	// Workers is how many files a backup reads at once.
 	Workers int
 

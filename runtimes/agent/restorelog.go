@@ -116,6 +116,14 @@ func TargetOf(r *v1alpha1.RestoreSpec) (catalog.Target, error) {
 	return t, nil
 }
 
+// ResolvedBy is what a plan found a target to mean, as it is written down.
+func ResolvedBy(p *restore.Plan) *v1alpha1.ResolvedTarget {
+	return &v1alpha1.ResolvedTarget{
+		Timeline: int64(p.Timeline), StopLSN: p.StopLSN.String(), StopInclusive: p.Inclusive,
+		Immediate: p.Immediate, EndLSN: p.EndLSN.String(), BackupName: p.Backup,
+	}
+}
+
 // Planned tells what the plan is, before anything is fetched.
 func (k *RestoreLog) Planned(ctx context.Context, p *restore.Plan) error {
 	_, err := store.Mutate(ctx, k.Objects, k.Namespace, k.Cluster, func(c *v1alpha1.Cluster) error {

@@ -54,7 +54,11 @@ func (p *Protector) noSnapshots(ctx context.Context) error {
 	s, now := &p.snaps, p.cfg.Clock()
 	if s.asked.IsZero() || now.Sub(s.asked).Abs() >= snapshotsInterval {
 		s.asked = now
-		_, s.why = p.snapshotPlace(ctx, "lineage", "backup")
+		if p.cfg.Volume != nil {
+			_, s.why = p.cfg.Volume(ctx)
+		} else {
+			_, s.why = p.snapshotPlace(ctx, "lineage", "backup")
+		}
 	}
 	return s.why
 }
@@ -194,7 +198,10 @@ func (p *Protector) catalogNow() *catalog.Catalog {
 }
 
 // removeSnapshot removes what of a deleted Backup is not in the repository.
-func removeSnapshot(b *v1alpha1.Backup) error {
+func removeSnapshot(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup) error {
+	if v := b.Status.VolumeSnapshot; v != "" {
+		return repo.RemoveSnapshot(ctx, b.Status.Lineage, &repository.Manifest{Name: b.Name, Snapshot: &repository.Snapshot{VolumeSnapshot: v}})
+	}
 	if b.Spec.BackupType != v1alpha1.BackupSnapshot || b.Status.SnapshotPath == "" {
 		return nil
 	}

@@ -8,8 +8,10 @@ import (
 
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -44,7 +46,10 @@ func (r *Runtime) noSnapshots(ctx context.Context, c *v1alpha1.Cluster) string {
 		return err.Error()
 	}
 	var classes struct {
-		Items []struct{ Driver string }
+		Items []struct {
+			Metadata metav1.ObjectMeta
+			Driver   string
+		}
 	}
 	err = r.api.get(ctx, &classes, snapshotGroup+"/volumesnapshotclasses", nil)
 	if apierrors.IsNotFound(err) {
@@ -53,12 +58,12 @@ func (r *Runtime) noSnapshots(ctx context.Context, c *v1alpha1.Cluster) string {
 	if err != nil {
 		return fmt.Sprintf("list VolumeSnapshotClasses: %v", err)
 	}
+	var all []volumesnapshots.Class
 	for _, k := range classes.Items {
-		if k.Driver == driver {
-			return ""
-		}
+		all = append(all, volumesnapshots.Class{Name: k.Metadata.Name, Driver: k.Driver, Default: k.Metadata.Annotations[volumesnapshots.AnnotationDefault] == "true"})
 	}
-	return "there is no VolumeSnapshotClass for the driver " + driver
+	_, why := volumesnapshots.Choose(all, driver)
+	return why
 }
 
 // driver is that of a storage class, or with an empty name of the default one.

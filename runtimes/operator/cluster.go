@@ -24,6 +24,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -48,6 +49,7 @@ type clusterLoop struct {
 	log     *slog.Logger
 	event   func(o v1alpha1.Object, t runtimes.EventType, reason, message string)
 	repos   *repos.Set
+	volumes *volumesnapshots.Set
 	applier applier
 }
 
@@ -117,6 +119,13 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 	if err := l.handKeys(ctx, s); err != nil {
 		return reconcile.Result{}, err
 	}
+	if wait, err := l.bringVolume(ctx, s); err != nil || wait != "" {
+		if err != nil {
+			return l.failed(ctx, c, err)
+		}
+		return reconcile.Result{RequeueAfter: busyInterval}, l.say(ctx, s.cluster, state{v1alpha1.ClusterRestoring, "Volume", wait})
+	}
+	c = s.cluster
 	trouble, err := l.growVolumes(ctx, s)
 	if err != nil {
 		return l.failed(ctx, c, err)

@@ -41,6 +41,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -105,10 +106,14 @@ func newManager(config *rest.Config, o Options) (manager.Manager, error) {
 		return nil, err
 	}
 	teller := &teller{recorder: m.GetEventRecorder("kubeblocks"), client: m.GetClient()}
-	set := &repos.Set{Objects: o.Objects, Clock: o.Clock, Log: o.Log, Identity: identity, Event: teller.repository}
+	volumes, err := volumesnapshots.New(config)
+	if err != nil {
+		return nil, err
+	}
+	set := &repos.Set{Objects: o.Objects, Clock: o.Clock, Log: o.Log, Identity: identity, Event: teller.repository, Volumes: volumes}
 	l := &clusterLoop{
 		client: m.GetClient(), live: m.GetAPIReader(), objects: o.Objects, images: o.Images, own: o.Namespace,
-		clock: o.Clock, log: o.Log, event: teller.cluster, repos: set, applier: applier{client: m.GetClient()},
+		clock: o.Clock, log: o.Log, event: teller.cluster, repos: set, volumes: volumes, applier: applier{client: m.GetClient()},
 	}
 	if err := l.watch(m); err != nil {
 		return nil, fmt.Errorf("operator: %w", err)

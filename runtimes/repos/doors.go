@@ -42,6 +42,8 @@ type Set struct {
 	Given func(*v1alpha1.BackupRepo) bool
 	// Identity is who locks lineages to let go what nobody needs; nil where nothing does.
 	Identity *agent.Identity
+	// Volumes are the VolumeSnapshots that backups are; nil where there are none.
+	Volumes Volumes
 	// Listed, if set, is given all BackupRepos whenever all could be read.
 	Listed func([]*v1alpha1.BackupRepo) error
 	// Event takes note of what happened to an object; nil where nobody listens.
@@ -49,6 +51,20 @@ type Set struct {
 
 	mu    sync.Mutex
 	doors map[types.UID]*door
+}
+
+// Volumes finds and removes the VolumeSnapshots of backups, as repository.Options asks for.
+type Volumes interface {
+	Reach(m *repository.Manifest) error
+	Remove(ctx context.Context, lineage string, m *repository.Manifest) error
+}
+
+// reach says whether the files of a snapshot can be had.
+func (r *Set) reach(m *repository.Manifest) error {
+	if r.Volumes != nil && m.Snapshot != nil && m.Snapshot.VolumeSnapshot != "" {
+		return r.Volumes.Reach(m)
+	}
+	return basebackup.Here(m)
 }
 
 // door is the way into one repository. Who holds its key may open it.
@@ -101,7 +117,7 @@ func (r *Set) Of(ctx context.Context, obj *v1alpha1.BackupRepo) (*repository.Rep
 			return nil, d.err
 		}
 	}
-	repo, err := openRepository(ctx, obj, r.Copies, r.Clock, r.Log)
+	repo, err := r.openRepository(ctx, obj)
 	if err != nil {
 		err = fmt.Errorf("repository %s: %w", obj.Name, placeError(obj, err))
 	}
@@ -157,12 +173,15 @@ func (r *Set) All(ctx context.Context) (map[string]*repository.Repository, error
 
 // openRepository opens the place that an object describes, and lays a repository
 // out there if there is none.
-func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, copies string, clock func() time.Time, log *slog.Logger) (*repository.Repository, error) {
+func (r *Set) openRepository(ctx context.Context, o *v1alpha1.BackupRepo) (*repository.Repository, error) {
 	place, err := OpenPlace(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	opt := repository.Options{Clock: clock, Snapshots: basebackup.Here, Copies: copies}
+	opt := repository.Options{Clock: r.Clock, Snapshots: r.reach, Copies: r.Copies}
+	if r.Volumes != nil {
+		opt.RemoveSnapshot = r.Volumes.Remove
+	}
 	if s := o.Spec.Sealing; s != nil {
 		opt.Recipients = s.Recipients
 		if s.IdentityFile != "" {
@@ -176,7 +195,7 @@ func openRepository(ctx context.Context, o *v1alpha1.BackupRepo, copies string, 
 	patient := blob.Retry(place, blob.RetryOptions{
 		MaxElapsed: 20 * time.Second,
 		Notify: func(e blob.RetryEvent) {
-			log.Warn("storage is asked again", "repository", o.Name, "error", e.Err)
+			r.Log.Warn("storage is asked again", "repository", o.Name, "error", e.Err)
 		},
 	})
 	known := o.Annotations[annotationRepository]

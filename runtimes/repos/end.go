@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -81,7 +82,26 @@ func (r *Set) Wipe(ctx context.Context, c *v1alpha1.Cluster) error {
 		if err != nil {
 			return err
 		}
+		if err := removeVolumeSnapshots(ctx, l); err != nil {
+			return err
+		}
 		if err := l.Destroy(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeVolumeSnapshots removes those of all backups that a lineage lists, also of those
+// whose objects are lost.
+func removeVolumeSnapshots(ctx context.Context, l *repository.Lineage) error {
+	all, err := l.Manifests(ctx)
+	var corrupt *repository.CorruptError
+	if err != nil && !errors.As(err, &corrupt) {
+		return err
+	}
+	for _, m := range all {
+		if err := l.Repository().RemoveSnapshot(ctx, l.Info().ID, m); err != nil {
 			return err
 		}
 	}

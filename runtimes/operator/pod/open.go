@@ -18,6 +18,7 @@ import (
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/operator"
+	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/repos"
 )
 
@@ -42,6 +43,10 @@ func (o Options) Open(ctx context.Context) (Options, func(), error) {
 	}
 	recorder := broadcaster.NewRecorder(scheme, "kubeblocks-agent")
 	o.Objects = objects
+	if o.Volumes, err = volumesnapshots.New(config); err != nil {
+		return o, nil, err
+	}
+	o.Volumes = o.Volumes.In(o.Namespace)
 	o.Event = func(object string, t runtimes.EventType, reason, message string) {
 		kind, name, _ := strings.Cut(object, "/")
 		k, ok := v1alpha1.LookupKind(kind)

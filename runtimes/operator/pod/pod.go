@@ -14,11 +14,15 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/basebackup"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -28,7 +32,8 @@ type Options struct {
 	Namespace, Cluster, Pod string
 
 	Objects store.Store
-	Event   agent.EventFunc // nil where nobody listens
+	Volumes *volumesnapshots.Set // nil where there are none
+	Event   agent.EventFunc      // nil where nobody listens
 	Clock   func() time.Time
 	Log     *slog.Logger
 }
@@ -45,12 +50,16 @@ func FromEnvironment(getenv func(string) string) (Options, error) {
 // Repositories are those of the installation that this pod was given the keys of: where
 // its cluster's backups go or lie, and those of the cluster that it is made from.
 func (o Options) Repositories() *repos.Set {
-	return &repos.Set{Objects: o.Objects, Copies: filepath.Join(specs.SpoolDirectory, "copies"), Given: given, Clock: o.Clock, Log: o.Log}
+	set := &repos.Set{Objects: o.Objects, Copies: filepath.Join(specs.SpoolDirectory, "copies"), Given: hasKeys, Clock: o.Clock, Log: o.Log}
+	if o.Volumes != nil {
+		set.Volumes = o.Volumes
+	}
+	return set
 }
 
-// given tells whether the files that a repository is read with are here. Those that are
+// hasKeys tells whether the files that a repository is read with are here. Those that are
 // still on their way come within two minutes, and at once where pods were told.
-func given(r *v1alpha1.BackupRepo) bool {
+func hasKeys(r *v1alpha1.BackupRepo) bool {
 	return !slices.ContainsFunc(repos.SecretFiles(r), func(path string) bool {
 		_, err := os.Stat(path)
 		return errors.Is(err, fs.ErrNotExist)
@@ -155,7 +164,8 @@ func (k *keeper) protect(ctx context.Context) {
 		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
 		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
 		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: runtime.NumCPU(),
-		Event: k.Event, Clock: k.Clock, Log: k.Log,
+		Volume: k.volume,
+		Event:  k.Event, Clock: k.Clock, Log: k.Log,
 	})
 	pctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -167,6 +177,24 @@ func (k *keeper) protect(ctx context.Context) {
 	}()
 	k.Log.Info("this server writes: it is archived and backed up from here")
 	k.stop = func() { cancel(); <-done }
+}
+
+// snapshotAddon is the Addon that switches snapshots on.
+const snapshotAddon = "snapshot-controller"
+
+// volume is this pod's, to be snapshotted.
+func (k *keeper) volume(ctx context.Context) (basebackup.Volume, error) {
+	addon, err := store.Get[*v1alpha1.Addon](ctx, k.Objects, "", snapshotAddon)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && !addon.Spec.Install.Enabled:
+		return nil, &agent.NoSnapshotError{Reason: "the addon " + snapshotAddon + " is not enabled"}
+	case err != nil:
+		return nil, err
+	case k.Volumes == nil:
+		return nil, &agent.NoSnapshotError{Reason: "there are no VolumeSnapshots here"}
+	}
+	claim := specs.ClaimName(k.Cluster, specs.Ordinal(k.Cluster, k.Pod))
+	return k.Volumes.Volume(ctx, k.Namespace, k.Cluster, claim, specs.VolumeDirectory)
 }
 
 func (k *keeper) unprotect() {

@@ -73,7 +73,7 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 		Objects: o.Objects, Namespace: o.Namespace, Cluster: o.Cluster, Event: o.Event, Clock: o.Clock, Log: o.Log,
 	}}
 	err = w.restore(ctx, c)
-	if err == nil || ctx.Err() != nil || errors.Is(err, errOtherImage) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, errOtherImage) || errors.Is(err, errUsedVolume) {
 		return err
 	}
 	if errors.Is(err, blob.ErrUnreachable) {
@@ -116,7 +116,9 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 		return err
 	}
 	src := runtimes.Source{Namespace: spec.SourceNamespace, Cluster: spec.SourceCluster, Lineage: spec.SourceLineage}
-	p, err := w.Repositories().Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) },
+	set := w.Repositories()
+	set.Volumes = given{spec}
+	p, err := set.Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) },
 		onItsWay(target, w.Clock(), time.Now().Add(catchUp)))
 	if err != nil {
 		return err
@@ -130,10 +132,17 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 		}
 		return fmt.Errorf("the image of PostgreSQL has no release %d: %w", p.Major, err)
 	}
-	if _, err := os.Stat(filepath.Join(w.at.Data, "PG_VERSION")); err == nil {
+	taken, err := w.openTaken(c, p)
+	if err != nil {
+		return err
+	}
+	if taken.used() {
+		return errors.Join(errUsedVolume, w.askForVolume(ctx))
+	}
+	if _, err := os.Stat(filepath.Join(w.at.Data, "PG_VERSION")); err == nil && (taken == nil || taken.Recovering) {
 		return w.log.Reached(ctx, spec, p, &restore.Reached{LSN: p.EndLSN}) // it was there when the last try ended
 	}
-	reached, err := w.recover(ctx, p)
+	reached, err := w.recover(ctx, p, taken)
 	if err != nil {
 		return err
 	}
@@ -147,22 +156,23 @@ func (w *work) resolve(ctx context.Context, p *restore.Plan) error {
 			c.Spec.ClusterVersionRef = specs.VersionRef(p.Major)
 		}
 		if r := c.Spec.Restore; r.Resolved == nil {
-			r.Resolved = &v1alpha1.ResolvedTarget{
-				Timeline: int64(p.Timeline), StopLSN: p.StopLSN.String(), StopInclusive: p.Inclusive,
-				Immediate: p.Immediate, EndLSN: p.EndLSN.String(), BackupName: p.Backup,
-			}
+			r.Resolved = agent.ResolvedBy(p)
 		}
 		return nil
 	})
 	return err
 }
 
-func (w *work) recover(ctx context.Context, p *restore.Plan) (*restore.Reached, error) {
+func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume) (*restore.Reached, error) {
 	if err := w.log.Planned(ctx, p); err != nil {
 		return nil, err
 	}
 	tmp := w.at.Data + ".new"
-	for _, dir := range []string{tmp, w.at.Recovery, w.at.Tablespaces} {
+	old := []string{tmp, w.at.Recovery, w.at.Tablespaces}
+	if taken != nil {
+		old = []string{w.at.Recovery}
+	}
+	for _, dir := range old {
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
@@ -183,7 +193,13 @@ func (w *work) recover(ctx context.Context, p *restore.Plan) (*restore.Reached, 
 		DataDirectory: tmp, Tablespaces: w.at.Tablespaces, UID: w.at.UID, GID: w.at.GID, Jobs: runtime.NumCPU(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
+	if taken != nil {
+		into.Volume = w.at.Volume
+	}
 	if err := p.Fetch(ctx, into); err != nil {
+		return nil, err
+	}
+	if err := taken.recovers(); err != nil {
 		return nil, err
 	}
 	w.log.Phase(ctx, v1alpha1.RestoreRecovering)

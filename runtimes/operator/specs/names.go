@@ -38,7 +38,7 @@ const (
 	secretPassword   = names.KeyPassword
 	Port             = names.Port
 	patroniPort      = 8008
-	PostgresUID      = 999 // of the image's user postgres
+	postgresUID      = 999 // of the image's user postgres
 	DefaultMajor     = 15
 	dataVolume       = names.VolumeData // the volumeClaimTemplate
 	maxReplicas      = 16               // of a Cluster
@@ -65,9 +65,9 @@ const (
 	// InstallationSecret holds, in the operator's namespace, the credentials of all
 	// repositories: a key is a file name below SecretsDirectory.
 	InstallationSecret = names.RepositoriesSecret
-	// AgentClusterRole is what agents may do with what has no namespace. Each cluster
+	// agentClusterRole is what agents may do with what has no namespace. Each cluster
 	// has a ClusterRoleBinding to it.
-	AgentClusterRole = "kubeblocks-agent"
+	agentClusterRole = "kubeblocks-agent"
 	// operatorClusterRole is what the operator may do.
 	operatorClusterRole = "kubeblocks-operator"
 	// LeaderLease is held by the one operator that acts.
@@ -90,6 +90,11 @@ func StatefulSetName(cluster string) string { return names.StatefulSet(cluster) 
 // PodName is the name of a pod, from 0.
 func PodName(cluster string, ordinal int) string {
 	return names.Pod(cluster, ordinal)
+}
+
+// ClaimName is the name of a pod's volume claim.
+func ClaimName(cluster string, ordinal int) string {
+	return dataVolume + "-" + PodName(cluster, ordinal)
 }
 
 // Ordinal is the number of a pod of the cluster; -1 if the name is not that of one.
@@ -128,7 +133,7 @@ func RepositoriesSecret(cluster string) string { return StatefulSetName(cluster)
 
 // AgentBinding is the name of a cluster's ClusterRoleBinding. A namespace has no dot.
 func AgentBinding(namespace, cluster string) string {
-	return AgentClusterRole + ":" + namespace + ":" + StatefulSetName(cluster)
+	return agentClusterRole + ":" + namespace + ":" + StatefulSetName(cluster)
 }
 
 // Selector is what all pods of a cluster have, and nothing else.

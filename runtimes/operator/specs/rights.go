@@ -27,9 +27,9 @@ type Right struct {
 func podRights(cluster string) []Right {
 	scope := StatefulSetName(cluster)
 	own := []string{scope, scope + "-config", scope + "-failover", scope + "-sync"}
-	var pods []string
+	var pods, claims []string
 	for n := range maxReplicas {
-		pods = append(pods, PodName(cluster, n))
+		pods, claims = append(pods, PodName(cluster, n)), append(claims, ClaimName(cluster, n))
 	}
 	apps, data := v1alpha1.AppsGroup, v1alpha1.DataProtectionGroup
 	return []Right{
@@ -45,6 +45,7 @@ func podRights(cluster string) []Right {
 		{data, []string{"backuppolicies/status", "backups/status"}, nil, []string{"get", "update"}, "agent: reports schedules and backups"},
 		{"events.k8s.io", []string{"events"}, nil, []string{"create", "patch"}, "agent: tells what happened, again and again in one event"},
 		{"snapshot.storage.k8s.io", []string{"volumesnapshots"}, nil, []string{"create", "delete", "get", "list", "watch"}, "agent: takes snapshots of the volume between start and stop of a backup"},
+		{"", []string{"persistentvolumeclaims"}, claims, []string{"get"}, "agent: asks which driver made the volume that it snapshots"},
 	}
 }
 
@@ -54,6 +55,7 @@ func agentRights() []Right {
 		{v1alpha1.DataProtectionGroup, []string{"backuprepos"}, nil, []string{"get", "list", "watch"}, "agent: finds the repository; there are no secrets in it"},
 		{v1alpha1.AppsGroup, []string{"clusters"}, nil, []string{"get", "list", "watch"}, "agent: reads its cluster, the one it is restored from, and those of any namespace that are being restored from it: nothing expires under them"},
 		{v1alpha1.ExtensionsGroup, []string{"addons"}, nil, []string{"get", "list", "watch"}, "agent: asks whether snapshots are enabled"},
+		{"snapshot.storage.k8s.io", []string{"volumesnapshotclasses"}, nil, []string{"get", "list", "watch"}, "agent: finds the class for the volume's driver"},
 	}
 }
 
@@ -67,7 +69,7 @@ func operatorRights() []Right {
 		{"", []string{"services", "configmaps", "secrets", "serviceaccounts"}, nil, all, "operator: makes what a cluster is made of; copies credentials of repositories"},
 		{"", []string{"endpoints"}, nil, all, "operator: settings for Patroni, a switchover, what is left after a cluster; agents: Patroni"},
 		{"", []string{"pods"}, nil, []string{"delete", "get", "list", "patch", "watch"}, "operator: restarts pods one by one; agents: Patroni"},
-		{"", []string{"persistentvolumeclaims"}, nil, []string{"delete", "get", "list", "patch", "update", "watch"}, "operator: grows volumes, removes those of a deleted cluster"},
+		{"", []string{"persistentvolumeclaims"}, nil, []string{"create", "delete", "get", "list", "patch", "update", "watch"}, "operator: grows volumes, removes those of a deleted cluster, makes those of a restored one from a snapshot"},
 		{"events.k8s.io", []string{"events"}, nil, []string{"create", "patch"}, "operator, agents: tell what happened"},
 		{"storage.k8s.io", []string{"storageclasses"}, nil, []string{"create", "get", "list", "watch"}, "operator: asks whether a class lets volumes grow; the addon csi-s3"},
 		{"policy", []string{"poddisruptionbudgets"}, nil, all, "operator: keeps a drain from taking more than one server at once"},
@@ -76,7 +78,8 @@ func operatorRights() []Right {
 		{apps, []string{"clusters", "clusters/status", "clusters/finalizers"}, nil, all, "operator: follows clusters and reports; owns what they are made of"},
 		{data, []string{"backuppolicies", "backuppolicies/status", "backups", "backups/status", "backuprepos", "backuprepos/status"}, nil, all, "operator: policies of new clusters, backups that a repository holds, states of repositories; agents"},
 		{ext, []string{"addons", "addons/status"}, nil, all, "operator: turns addons on and off; agents"},
-		{"snapshot.storage.k8s.io", []string{"volumesnapshots"}, nil, []string{"create", "delete", "get", "list", "watch"}, "operator: a volume from a snapshot; agents"},
+		{"snapshot.storage.k8s.io", []string{"volumesnapshots"}, nil, []string{"create", "delete", "get", "list", "watch"}, "operator: a volume from a snapshot; removes those of deleted backups; agents"},
+		{"snapshot.storage.k8s.io", []string{"volumesnapshotclasses"}, nil, []string{"get", "list", "watch"}, "agents: find the class for a volume's driver"},
 	}, addonRights()...)
 }
 
@@ -111,19 +114,19 @@ func RoleBinding(c *v1alpha1.Cluster) *rbac.RoleBinding {
 	}
 }
 
-// ClusterRoleBinding gives a cluster's pods AgentClusterRole. It has no owner, which
+// ClusterRoleBinding gives a cluster's pods agentClusterRole. It has no owner, which
 // would have to be without a namespace: the operator removes it.
 func ClusterRoleBinding(c *v1alpha1.Cluster) *rbac.ClusterRoleBinding {
 	m := meta(c, AgentBinding(c.Namespace, c.Name))
 	m.Namespace = ""
 	return &rbac.ClusterRoleBinding{
 		TypeMeta: kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"), ObjectMeta: m,
-		RoleRef:  rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "ClusterRole", Name: AgentClusterRole},
+		RoleRef:  rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "ClusterRole", Name: agentClusterRole},
 		Subjects: []rbac.Subject{{Kind: rbac.ServiceAccountKind, Namespace: c.Namespace, Name: StatefulSetName(c.Name)}},
 	}
 }
 
-// ClusterRoles are those of the installation: AgentClusterRole, operatorClusterRole and
+// ClusterRoles are those of the installation: agentClusterRole, operatorClusterRole and
 // SnapshotController.
 func ClusterRoles() []*rbac.ClusterRole {
 	one := func(name string, rights []Right) *rbac.ClusterRole {
@@ -133,7 +136,7 @@ func ClusterRoles() []*rbac.ClusterRole {
 			Rules:      rules(rights),
 		}
 	}
-	return []*rbac.ClusterRole{one(AgentClusterRole, agentRights()), one(operatorClusterRole, operatorRights()), snapshotControllerRole()}
+	return []*rbac.ClusterRole{one(agentClusterRole, agentRights()), one(operatorClusterRole, operatorRights()), snapshotControllerRole()}
 }
 
 // rights are all that is granted, for people: by whom it is held.

@@ -71,8 +71,33 @@ func claim(c *v1alpha1.Cluster) core.PersistentVolumeClaim {
 	return pvc
 }
 
+// AnnotationBackup is on the claim of a restored cluster's first pod: the backup whose
+// VolumeSnapshot it is made of.
+const AnnotationBackup = "dataprotection.kubeblocks.io/backup"
+
+// AnnotationVolumeUsed is on a Cluster whose restore was interrupted on a volume that was
+// made of a snapshot: the operator makes that anew, and takes the annotation away.
+const AnnotationVolumeUsed = "apps.kubeblocks.io/restored-volume-used"
+
+// RestoredClaim is the volume of the first pod, made of a VolumeSnapshot of its namespace.
+// It is made before the StatefulSet, which finds it then.
+func RestoredClaim(c *v1alpha1.Cluster, backup, snapshot, class string, size resource.Quantity) *core.PersistentVolumeClaim {
+	pvc := claim(c)
+	pvc.Namespace, pvc.Name = c.Namespace, ClaimName(c.Name, 0)
+	pvc.Annotations = map[string]string{AnnotationBackup: backup}
+	if size.Cmp(c.Spec.Storage) > 0 {
+		pvc.Spec.Resources.Requests[core.ResourceStorage] = size
+	}
+	if pvc.Spec.StorageClassName == nil && class != "" {
+		pvc.Spec.StorageClassName = &class
+	}
+	group := "snapshot.storage.k8s.io"
+	pvc.Spec.DataSource = &core.TypedLocalObjectReference{APIGroup: &group, Kind: "VolumeSnapshot", Name: snapshot}
+	return &pvc
+}
+
 func podTemplate(c *v1alpha1.Cluster, images Images) core.PodTemplateSpec {
-	uid, yes, grace := int64(PostgresUID), true, int64(120)
+	uid, yes, grace := int64(postgresUID), true, int64(120)
 	mismatch := core.FSGroupChangeOnRootMismatch
 	notes := map[string]string{annotationHash: localHash(c)}
 	if at := c.Annotations[v1alpha1.AnnotationRestart]; at != "" {
@@ -155,7 +180,7 @@ func where(c *v1alpha1.Cluster) []core.EnvVar {
 		return core.EnvVar{Name: name, ValueFrom: &core.EnvVarSource{FieldRef: &core.ObjectFieldSelector{APIVersion: "v1", FieldPath: path}}}
 	}
 	return []core.EnvVar{
-		field(EnvNamespace, "metadata.namespace"), field(EnvPod, "metadata.name"), field(EnvPodUID, "metadata.uid"),
+		field(EnvNamespace, "metadata.namespace"), field(EnvPod, "metadata.name"), field(envPodUID, "metadata.uid"),
 		{Name: EnvCluster, Value: c.Name},
 	}
 }
@@ -164,7 +189,7 @@ func where(c *v1alpha1.Cluster) []core.EnvVar {
 const (
 	EnvNamespace           = "KBCLI_NAMESPACE"
 	EnvPod                 = "KBCLI_POD"
-	EnvPodUID              = "KBCLI_POD_UID"
+	envPodUID              = "KBCLI_POD_UID"
 	EnvCluster             = "KBCLI_CLUSTER"
 	EnvSuperuserPassword   = "PATRONI_SUPERUSER_PASSWORD"
 	EnvReplicationPassword = "PATRONI_REPLICATION_PASSWORD"
