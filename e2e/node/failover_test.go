@@ -138,7 +138,7 @@ var disasters = []disaster{
 	// the node dies, and its disk with it
 	{"its pod and volume are gone", func(p *person, pod string) func() {
 		p.k.Kubectl(p.t, "-n", p.ns, "delete", "pvc", "data-"+pod, "--wait=false")
-		p.k.Kubectl(p.t, "-n", p.ns, "delete", "pod", pod, "--grace-period=0", "--force")
+		p.crash(pod)
 		return func() {}
 	}, true},
 	// it is as good as dead to all others, does not know it, and comes back
@@ -149,13 +149,21 @@ var disasters = []disaster{
 	}, true},
 	// it comes back with what it had, as the primary or not
 	{"its pod is killed", func(p *person, pod string) func() {
-		p.k.Kubectl(p.t, "-n", p.ns, "delete", "pod", pod, "--grace-period=0", "--force")
+		p.crash(pod)
 		return func() {}
 	}, false},
 	{"its server is killed", func(p *person, pod string) func() {
 		p.k.Kubectl(p.t, "-n", p.ns, "exec", pod, "-c", "postgresql", "--", "sh", "-c", `kill -9 "$(head -1 "$PGDATA/postmaster.pid")"`)
 		return func() {}
 	}, false},
+}
+
+// crash ends a pod as the death of its node would: nobody in it hears of it. The kubelet
+// would ask them to end, and they would hand over.
+func (p *person) crash(pod string) {
+	p.t.Helper()
+	p.signal(p.processes(pod), syscall.SIGKILL)
+	p.k.Kubectl(p.t, "-n", p.ns, "delete", "pod", pod, "--grace-period=0", "--force")
 }
 
 // processes are those of a pod's containers, as this machine counts.

@@ -4,9 +4,13 @@ package main
 
 import (
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 
 	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
@@ -32,7 +36,16 @@ func TestPodsOperatorKilled(t *testing.T) {
 	k := testkube.Node(t)
 	install(t, k)
 	p := newPerson(t, k, "killed")
-	p.repository("killed")
+	// a sealed one: the identity is a secret that the pods need besides
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "backup.key")
+	if err := os.WriteFile(key, []byte(identity.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.repository("killed", "--identity-file", key)
 	p.kbcli("cluster", "create", "my-pg", "--set", small)
 	p.killOperator()
 	p.until(`^my-pg .* Running `, "cluster", "list")
@@ -41,7 +54,11 @@ func TestPodsOperatorKilled(t *testing.T) {
 	p.sql("my-pg", "create table t as select generate_series(1, 10000) as n")
 	p.sql("my-pg", "select pg_create_restore_point('here')")
 	p.sql("my-pg", "drop table t")
-	p.kbcli("cluster", "restore", "new", "--restore-to-name", "here", "--source-cluster", "my-pg")
+	// what was made a moment ago is on its way to the repository, and waited for
+	p.kbcli("cluster", "restore", "new", "--restore-to-name", "here", "--source-cluster", "my-pg", "--dry-run")
+	// as kubectl has it: what the target means is found in the pod
+	p.k.Apply(t, `{apiVersion: apps.kubeblocks.io/v1alpha1, kind: Cluster, metadata: {name: new, namespace: `+p.ns+`},
+spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, restore: {sourceCluster: my-pg, name: here}}}`)
 	p.killOperator()
 	p.killSoon(p.ns, specs.PodName("new", 0))
 	p.until(`^new .* Running `, "cluster", "list")

@@ -141,16 +141,32 @@ func status() error {
 	return nil
 }
 
-// only is the one cluster that up has started.
+// only is the one cluster that up has started, or that of testkube.EnvNode: others on
+// this machine may be somebody else's.
 func only() (*testkube.Cluster, error) {
+	if dir := os.Getenv(testkube.EnvNode); dir != "" {
+		return testkube.Open(dir)
+	}
 	running, err := testkube.Running()
 	if err != nil {
 		return nil, err
 	}
+	var found *testkube.Cluster
 	for _, c := range running {
-		if mine, err := c.Lasting(); err != nil || mine {
-			return c, err
+		mine, err := c.Lasting()
+		if err != nil {
+			return nil, err
 		}
+		if !mine {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("several nodes are up: %s=%s or another says which is meant", testkube.EnvNode, c.Dir())
+		}
+		found = c
 	}
-	return nil, errors.New("no node is up: node up starts one")
+	if found == nil {
+		return nil, errors.New("no node is up: node up starts one")
+	}
+	return found, nil
 }

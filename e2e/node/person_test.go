@@ -153,13 +153,15 @@ func (p *person) editor(script string) *person {
 	return p.with("EDITOR=" + file)
 }
 
-// repository makes a bucket of a server that pods reach the default repository.
-func (p *person) repository(name string) *tests3.Server {
+// repository makes a bucket of a server that pods reach the default repository. more are
+// flags of backuprepo create.
+func (p *person) repository(name string, more ...string) *tests3.Server {
 	p.t.Helper()
 	s3 := tests3.Start(p.t)
 	at := p.k.Expose(p.t, strings.TrimPrefix(s3.Endpoint, "http://"))
-	out := p.with("AWS_ACCESS_KEY_ID="+s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+s3.SecretKey).kbcli(
-		"backuprepo", "create", name, "--provider", "s3", "--endpoint", "http://"+at, "--region", s3.Region, "--bucket", s3.NewBucket(p.t), "--default")
+	out := p.with("AWS_ACCESS_KEY_ID="+s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+s3.SecretKey).kbcli(append([]string{
+		"backuprepo", "create", name, "--provider", "s3", "--endpoint", "http://" + at, "--region", s3.Region, "--bucket", s3.NewBucket(p.t), "--default",
+	}, more...)...)
 	p.match(out, "^BackupRepo "+name+" created$")
 	p.t.Cleanup(func() {
 		if p.t.Failed() {

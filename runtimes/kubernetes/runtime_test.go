@@ -102,6 +102,28 @@ spec: {nodeName: node1, containers: [{name: postgresql, image: x}]}}
 {apiVersion: v1, kind: Secret, metadata: {name: my-pg-postgresql-superuser, namespace: shop}, stringData: {username: postgres, password: s3cret}}
 `
 
+// TestKeepSecret: each secret is a key of the operator's Secret, and none takes another's
+// place.
+func TestKeepSecret(t *testing.T) {
+	c := testkube.Control(t)
+	r := openContext(t, c)
+	var none *OperatorError
+	if _, err := r.KeepSecret(t.Context(), "a", []byte("1")); !errors.As(err, &none) {
+		t.Errorf("nothing is installed, and %v", err)
+	}
+	c.Kubectl(t, "create", "namespace", "elsewhere")
+	c.Apply(t, strings.ReplaceAll(deployment, "NAMESPACE", "elsewhere"))
+	for _, s := range [][2]string{{"a", "1"}, {"b", "2"}, {"a", "3"}} {
+		path, err := r.KeepSecret(t.Context(), s[0], []byte(s[1]))
+		if err != nil || path != "/run/kubeblocks/secrets/"+s[0] {
+			t.Errorf("%s, %v", path, err)
+		}
+	}
+	if got := c.Kubectl(t, "-n", "elsewhere", "get", "secret", "kubeblocks-repositories", "-o", "jsonpath={.data}"); got != `{"a":"Mw==","b":"Mg=="}` {
+		t.Errorf("it holds %s", got)
+	}
+}
+
 // TestLooks: what is told of a cluster's pods and events.
 func TestLooks(t *testing.T) {
 	c := testkube.Control(t)
@@ -146,6 +168,12 @@ func TestLooks(t *testing.T) {
 	}
 	if p, err := r.primary(t.Context(), "shop", "my-pg"); err != nil || p.Name != "my-pg-postgresql-1" {
 		t.Errorf("the primary is %v, %v", p, err)
+	}
+	// one that does not know yet that another took over: the lock decides
+	c.Kubectl(t, "-n", "shop", "label", "--overwrite", "pod/my-pg-postgresql-0", "kubeblocks.io/role=master")
+	c.Apply(t, `{apiVersion: v1, kind: Endpoints, metadata: {name: my-pg-postgresql, namespace: shop, annotations: {leader: my-pg-postgresql-1}}}`)
+	if p, err := r.primary(t.Context(), "shop", "my-pg"); err != nil || p.Name != "my-pg-postgresql-1" {
+		t.Errorf("of two with the label the primary is %v, %v", p, err)
 	}
 	user, password, err := r.superuser(t.Context(), my)
 	if err != nil || user != "postgres" || password != "s3cret" {

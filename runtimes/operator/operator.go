@@ -244,9 +244,14 @@ func (r *repoLoop) Start(ctx context.Context) error {
 	}
 	tick := time.NewTicker(repoInterval)
 	defer tick.Stop()
+	was := ""
 	for {
 		err := errors.Join(r.writeSecrets(ctx), r.repos.Keep(ctx, keepers, &wg))
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			was = ""
+		case err.Error() != was && ctx.Err() == nil: // what stands for long is said once
+			was = err.Error()
 			r.log.Warn("repositories", "error", err)
 		}
 		select {

@@ -4,6 +4,7 @@ package pod
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 	if err != nil {
 		return err
 	}
-	src := runtimes.Source{Namespace: spec.SourceNamespace, Cluster: spec.SourceCluster, Lineage: spec.SourceLineage}
+	src := runtimes.Source{Namespace: cmp.Or(spec.SourceNamespace, w.Namespace), Cluster: spec.SourceCluster, Lineage: spec.SourceLineage}
 	set := w.Repositories()
 	set.Volumes = given{spec}
 	p, err := set.Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) },

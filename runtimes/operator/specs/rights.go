@@ -71,6 +71,7 @@ func operatorRights() []Right {
 		{"", []string{"pods"}, nil, []string{"delete", "get", "list", "patch", "watch"}, "operator: restarts pods one by one; agents: Patroni"},
 		{"", []string{"persistentvolumeclaims"}, nil, []string{"create", "delete", "get", "list", "patch", "update", "watch"}, "operator: grows volumes, removes those of a deleted cluster, makes those of a restored one from a snapshot"},
 		{"events.k8s.io", []string{"events"}, nil, []string{"create", "patch"}, "operator, agents: tell what happened"},
+		{"", []string{"events"}, nil, []string{"create", "patch"}, "operator: tells that it is the one of several that acts, in the words of an older API"},
 		{"storage.k8s.io", []string{"storageclasses"}, nil, []string{"create", "get", "list", "watch"}, "operator: asks whether a class lets volumes grow; the addon csi-s3"},
 		{"policy", []string{"poddisruptionbudgets"}, nil, all, "operator: keeps a drain from taking more than one server at once"},
 		{"rbac.authorization.k8s.io", []string{"roles", "rolebindings", "clusterrolebindings"}, nil, all, "operator: the rights of each cluster's pods"},
