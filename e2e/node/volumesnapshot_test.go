@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/internal/testkube"
+	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
 // TestVolumeSnapshot: backups of type snapshot are VolumeSnapshots, taken while rows are
@@ -55,6 +56,7 @@ func TestVolumeSnapshot(t *testing.T) {
 		t.Errorf("its volume is of %q", got)
 	}
 	p.own("new", "my-pg")
+	t.Log(p.jsonpath("pod", "new-postgresql-0", `{.metadata.creationTimestamp}{range .status.initContainerStatuses[*]} {.name} {.state.terminated.startedAt} {.state.terminated.finishedAt}{end}{range .status.containerStatuses[*]} {.name} {.state.running.startedAt}{end}{range .status.conditions[*]} {.type} {.lastTransitionTime}{end}`))
 
 	// one that somebody deletes is not restored from
 	second := p.match(p.kbcli("cluster", "backup", "my-pg", "--type", "snapshot", "--wait"), `^Backup (backup-snaps-my-pg-\d{14}) created successfully`)
@@ -67,12 +69,44 @@ func TestVolumeSnapshot(t *testing.T) {
 	p.kbcli("cluster", "delete-backup", "my-pg", "--name", third, "--auto-approve")
 	k.Kubectl(t, "-n", p.ns, "wait", "--for=delete", "volumesnapshot/"+third, "--timeout=60s")
 
+	p.anew("my-pg", first, moment)
+	if got := p.sql("anew", "select count(*), count(*) filter (where pad = 'late') from t"); got != "3000|0" {
+		t.Errorf("the cluster whose volume was made twice has rows %q", got)
+	}
+
 	p.match(p.kbcli("cluster", "delete", "my-pg", "--auto-approve"), "^Cluster my-pg deleted$")
 	k.Kubectl(t, "-n", p.ns, "wait", "--for=delete", "pvc/data-my-pg-postgresql-0", "--timeout=120s")
 	p.restore("again", "my-pg", moment)
 	if got := p.sql("again", "select count(*), count(*) filter (where pad = 'late') from t"); got != "3000|0" {
 		t.Errorf("the cluster restored from a deleted one has rows %q", got)
 	}
+}
+
+// anew: a volume on which recovery was interrupted is made of its snapshot again, with
+// the same target.
+func (p *person) anew(source, backup, moment string) {
+	p.t.Helper()
+	at, err := time.Parse(pageTime, moment)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	// its pod finds no node at first, so that nothing else happens to its volume
+	p.k.Apply(p.t, `{apiVersion: apps.kubeblocks.io/v1alpha1, kind: Cluster, metadata: {name: anew, namespace: `+p.ns+`},
+spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, resources: {cpu: "400"}, restore: {sourceCluster: `+source+`, sourceNamespace: `+p.ns+`, time: "`+at.UTC().Format(time.RFC3339)+`"}}}`)
+	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=create", "pod/anew-postgresql-0", "--timeout=120s")
+	first := p.jsonpath("pvc", "data-anew-postgresql-0", "{.metadata.uid}")
+	p.k.Kubectl(p.t, "-n", p.ns, "annotate", "cluster", "anew", specs.AnnotationVolumeUsed+"=anew-postgresql-0")
+	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=delete", "pod/anew-postgresql-0", "--timeout=120s")
+	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=create", "pod/anew-postgresql-0", "--timeout=120s")
+	if got := p.jsonpath("cluster", "anew", "{.metadata.annotations."+strings.ReplaceAll(specs.AnnotationVolumeUsed, ".", "\\.")+"}"); got != "" {
+		p.t.Errorf("the wish for another volume is still there: %q", got)
+	}
+	second := p.jsonpath("pvc", "data-anew-postgresql-0", "{.metadata.uid} {.spec.dataSource.name}")
+	if strings.HasPrefix(second, first) || !strings.HasSuffix(second, " "+backup) {
+		p.t.Errorf("the volume was %s, and is %s", first, second)
+	}
+	p.k.Kubectl(p.t, "-n", p.ns, "patch", "cluster", "anew", "--type=merge", "-p", `{"spec":{"resources":{"cpu":null}}}`)
+	p.until(`^anew .* Running `, "cluster", "list")
 }
 
 func (p *person) jsonpath(kind, name, path string) string {

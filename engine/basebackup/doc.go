@@ -51,6 +51,14 @@
 //	pg_backup_start ─▶ walk ─▶ clone into NAME.tmp ─▶ pg_control last ─▶ pg_backup_stop
 //	  ─▶ sync ─▶ rename to NAME ─▶ wait for WAL ─▶ manifest
 //
+// Where the server's storage can be snapshotted as a whole that is done instead, by
+// whoever runs the server: a Volume. All of one backup lies in one volume, for several
+// have no moment in common. Its snapshot holds more than a backup does, and a control
+// file that names a checkpoint: restore takes that away.
+//
+//	pg_backup_start ─▶ walk ─▶ cut the snapshot ─▶ pg_backup_stop
+//	  ─▶ wait until volumes can be made of it ─▶ wait for WAL ─▶ manifest
+//
 // It is told from another by a random number that its directory and its manifest both
 // hold: a snapshot is where that number is, on this machine or a disk that was carried
 // to another, and nowhere else. It is removed after its manifest, and renamed before.

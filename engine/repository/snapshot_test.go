@@ -4,6 +4,7 @@ package repository
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -94,6 +95,11 @@ func TestSnapshotManifest(t *testing.T) {
 		"files in the repository": func(_ *Manifest, f *Files) { f.Snapshot = false; f.Files = f.Files[1:2] },
 		"no place":                func(m *Manifest, _ *Files) { m.Snapshot = nil },
 		"full":                    func(m *Manifest, _ *Files) { m.Type = TypeFull },
+		"both places":             func(m *Manifest, _ *Files) { m.Snapshot.VolumeSnapshot = "shop/s2" },
+		"no namespace":            func(m *Manifest, _ *Files) { m.Snapshot = &Snapshot{VolumeSnapshot: "s2", Directory: "data"} },
+		"no name":                 func(m *Manifest, _ *Files) { m.Snapshot = &Snapshot{VolumeSnapshot: "shop/", Directory: "data"} },
+		"no directory":            func(m *Manifest, _ *Files) { m.Snapshot = &Snapshot{VolumeSnapshot: "shop/s2"} },
+		"outside of the volume":   func(m *Manifest, _ *Files) { m.Snapshot = &Snapshot{VolumeSnapshot: "shop/s2", Directory: "../data"} },
 		"a pack":                  func(_ *Manifest, f *Files) { f.Packs = []PackRef{{"s1", 1}} },
 	} {
 		m, files := snapshotOf("s2")
@@ -119,5 +125,46 @@ func TestSnapshotManifest(t *testing.T) {
 		if err == nil || errors.As(err, &corrupt) || !strings.Contains(err.Error(), `type "hologram"`) || !strings.Contains(err.Error(), "newer kbcli") {
 			t.Errorf("a type of tomorrow: %v", err)
 		}
+	}
+}
+
+// TestVolumeSnapshotManifest: what a VolumeSnapshot is in a manifest, and that it is
+// removed by whoever can.
+func TestVolumeSnapshotManifest(t *testing.T) {
+	l, _ := plainLineage(t)
+	m, files := snapshotOf("v1")
+	m.Snapshot = &Snapshot{VolumeSnapshot: "shop/v1", Directory: "pgroot/data", ID: "000102030405060708090a0b0c0d0e0f"}
+	if err := l.PutBackup(t.Context(), m, files); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := l.repo.get(t.Context(), KindManifest, l.manifestKey("v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct{ Snapshot map[string]string }
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"volumeSnapshot": "shop/v1", "directory": "pgroot/data", "id": "000102030405060708090a0b0c0d0e0f"}
+	if diff := cmp.Diff(want, doc.Snapshot); diff != "" {
+		t.Errorf("snapshot in the manifest (-want +got):\n%s", diff)
+	}
+	got, err := l.Manifest(t.Context(), "v1")
+	if err != nil || got.Snapshot.String() != "VolumeSnapshot shop/v1" {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if err := l.repo.Reach(got); err == nil || !strings.HasPrefix(err.Error(), "its snapshot is VolumeSnapshot shop/v1, and not here: ") {
+		t.Errorf("where nobody looks: %v", err)
+	}
+	if err := l.repo.RemoveSnapshot(t.Context(), l.Info().ID, got); err == nil {
+		t.Error("it was removed where nobody can")
+	}
+	removed := ""
+	l.repo.removeSnapshot = func(_ context.Context, lineage string, m *Manifest) error {
+		removed = lineage + " " + m.Name
+		return nil
+	}
+	if err := l.repo.RemoveSnapshot(t.Context(), l.Info().ID, got); err != nil || removed != l.Info().ID+" v1" {
+		t.Errorf("removed %q, %v", removed, err)
 	}
 }

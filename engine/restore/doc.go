@@ -27,7 +27,10 @@
 // and bytes of WAL, times how the restores went that were measured before: Rates.
 //
 // The files of a snapshot are cloned from it, or copied if the new server lies on another
-// file system; all else is the same.
+// file system; all else is the same. Those of a VolumeSnapshot are there when the volume
+// was made of it, which is for whoever runs the server: Fetch looks whether it is the
+// backup's volume by its control file, writes the label, makes a start without it
+// impossible, and takes away what no backup has. Such a volume serves one recovery.
 //
 // A restore that was interrupted is begun anew; it leaves a directory that cannot
 // start.

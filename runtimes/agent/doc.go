@@ -9,8 +9,9 @@
 //	BackupPolicy ─▶ archive.Archiver ─▶ repository ─▶ catalog ─▶ Cluster.status
 //	Backup ───────▶ basebackup.Take ──▶
 //
-// Backups of type snapshot are made of the file system where the runtime says that it
-// can; one whose directory is gone is Failed until it is back.
+// Backups of type snapshot are made of the file system, or of the volume, where the
+// runtime says that it can; one whose directory or VolumeSnapshot is gone is Failed until
+// it is back.
 //
 // A Backup that was InProgress when the agent ended is taken up by the next one.
 // Whoever runs the server runs one Protector beside it while the server runs.

@@ -15,6 +15,11 @@
 // name follows what the repository holds. So the archive goes on without a gap on whoever
 // becomes the primary.
 //
+// Where the operator made the volume of a VolumeSnapshot the source's files are in it.
+// Prepare takes them over, under a note beside them that says whose they are and whether
+// recovery has begun. A volume on which it was interrupted is asked for anew: the
+// Cluster's annotation says so until the operator has made it.
+//
 // Prepare restores in the first pod, once. After a crash it begins anew, unless the data
 // directory has come to its place, which it does whole. A failure that would be the same
 // the next time is told in the Cluster and is final; one of a store that does not answer

@@ -133,9 +133,11 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 		}
 		return fmt.Errorf("the image of PostgreSQL has no release %d: %w", p.Major, err)
 	}
-	taken, err := w.openTaken(c, p)
-	if err != nil {
-		return err
+	var taken *takenVolume
+	if p.OfVolume() {
+		if taken, err = openTaken(w.at, string(c.UID), p.Backup); err != nil {
+			return err
+		}
 	}
 	if taken.used() {
 		return errors.Join(errUsedVolume, w.askForVolume(ctx))

@@ -13,7 +13,6 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/repository"
-	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -46,30 +45,27 @@ type takenVolume struct {
 	Backup     string `json:"backup"`
 	Recovering bool   `json:"recovering"` // the files are no longer those of the backup
 
-	note, data, temporary string // paths
+	note, temporary string // paths
 }
 
 const takenNote = "restored-from.json"
 
-// openTaken begins with a volume, or goes on; nil if the plan's files are fetched.
-func (w *work) openTaken(c *v1alpha1.Cluster, p *restore.Plan) (*takenVolume, error) {
-	if !p.OfVolume() {
-		return nil, nil
-	}
-	note := filepath.Join(w.at.Volume, takenNote)
+// openTaken begins with a volume, or goes on. cluster is the UID.
+func openTaken(at Places, cluster, backup string) (*takenVolume, error) {
+	note := filepath.Join(at.Volume, takenNote)
 	t := &takenVolume{}
 	b, err := os.ReadFile(note)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err == nil && json.Unmarshal(b, t) != nil || t.Cluster != string(c.UID) || t.Backup != p.Backup {
-		t = &takenVolume{Cluster: string(c.UID), Backup: p.Backup}
+	if err == nil && json.Unmarshal(b, t) != nil || t.Cluster != cluster || t.Backup != backup {
+		t = &takenVolume{Cluster: cluster, Backup: backup}
 		// what an interrupted restore of the source left, and was snapshotted with it
-		if err := os.RemoveAll(w.at.Data + ".new"); err != nil {
+		if err := os.RemoveAll(at.Data + ".new"); err != nil {
 			return nil, err
 		}
 	}
-	t.note, t.data, t.temporary = note, w.at.Data, w.at.Data+".new"
+	t.note, t.temporary = note, at.Data+".new"
 	return t, t.write()
 }
 

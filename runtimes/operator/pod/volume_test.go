@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/repository"
+)
+
+// A volume that was made of a snapshot serves one recovery: who finds it in the middle of
+// one asks for another, and a note that was snapshotted with it is another's.
+func TestTakenVolume(t *testing.T) {
+	dir := t.TempDir()
+	at := Places{Volume: dir, Data: filepath.Join(dir, "data")}
+	left := at.Data + ".new"
+	open := func(cluster, backup string) *takenVolume {
+		t.Helper()
+		v, err := openTaken(at, cluster, backup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	there := func() bool {
+		_, err := os.Stat(left)
+		return err == nil
+	}
+	mkdir := func() {
+		t.Helper()
+		if err := os.MkdirAll(left, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mkdir()
+	v := open("one", "b1")
+	if there() {
+		t.Error("what was snapshotted of a restore is still there")
+	}
+	mkdir() // the files are taken over: that can be done again
+	if v = open("one", "b1"); v.used() || !there() {
+		t.Errorf("used %t, there %t", v.used(), there())
+	}
+	if err := v.recovers(); err != nil {
+		t.Fatal(err)
+	}
+	if !open("one", "b1").used() {
+		t.Error("a recovery that was interrupted would go on")
+	}
+	if open("two", "b1").used() || there() {
+		t.Error("another cluster's note counts")
+	}
+	mkdir()
+	if err := open("two", "b1").recovers(); err != nil {
+		t.Fatal(err)
+	}
+	if open("two", "b2").used() {
+		t.Error("another backup's note counts")
+	}
+	mkdir()
+	if err := open("two", "b2").recovers(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(left, at.Data); err != nil {
+		t.Fatal(err)
+	}
+	if v := open("two", "b2"); v.used() || !v.Recovering {
+		t.Error("what is done is not known")
+	}
+	if err := os.WriteFile(filepath.Join(dir, takenNote), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v := open("two", "b2"); v.Recovering {
+		t.Error("a torn note is read")
+	}
+	var none *takenVolume
+	if none.used() || none.recovers() != nil {
+		t.Error("without a volume there is something")
+	}
+}
+
+// Of VolumeSnapshots a pod has the one that its volume was made of, and no other.
+func TestGiven(t *testing.T) {
+	m := &repository.Manifest{Name: "b1"}
+	spec := &v1alpha1.RestoreSpec{}
+	if err := (given{spec}).Reach(m); !errors.Is(err, errNotGiven) {
+		t.Errorf("before anything was resolved: %v", err)
+	}
+	spec.Resolved = &v1alpha1.ResolvedTarget{BackupName: "b2"}
+	if err := (given{spec}).Reach(m); !errors.Is(err, errNotGiven) {
+		t.Errorf("resolved to another: %v", err)
+	}
+	spec.Resolved.BackupName = "b1"
+	if err := (given{spec}).Reach(m); err != nil {
+		t.Error(err)
+	}
+}
