@@ -290,6 +290,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Restore", w.testRestore)
 	t.Run("Volumes", w.testVolumes)
 	t.Run("Delete", w.testDelete)
+	t.Run("Keys", w.testKeys)
 }
 
 func (w *world) testLife(t *testing.T) {

@@ -18,10 +18,9 @@ import (
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
-// TestKeys: a cluster has the keys of the repositories that it uses, and while it is
+// testKeys: a cluster has the keys of the repositories that it uses, and while it is
 // restored those of its source; of all others it has none.
-func TestKeys(t *testing.T) {
-	w := newWorld(t)
+func (w *world) testKeys(t *testing.T) {
 	ns := w.namespace(t)
 	w.kube.Apply(t, `{apiVersion: v1, kind: Secret, metadata: {name: `+specs.InstallationSecret+`, namespace: kb-system}, stringData: {one: "1", one-ca: "c", two: "2", three: "3"}}`)
 	for _, name := range []string{"one", "two", "three"} {
