@@ -3,6 +3,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,7 +127,8 @@ func (l *clusterLoop) planVolume(ctx context.Context, set *repos.Set, c *v1alpha
 	if err != nil {
 		return nil, err
 	}
-	return set.Plan(ctx, runtimes.Source{Namespace: r.SourceNamespace, Cluster: r.SourceCluster, Lineage: r.SourceLineage}, target, nil, nil)
+	src := runtimes.Source{Namespace: cmp.Or(r.SourceNamespace, c.Namespace), Cluster: r.SourceCluster, Lineage: r.SourceLineage}
+	return set.Plan(ctx, src, target, nil, repos.OnItsWay(target, c.CreationTimestamp.Time))
 }
 
 // final tells that an error of a plan is an answer, and no other comes by itself.
@@ -146,7 +148,7 @@ func final(err error) bool {
 // source finds what the volume is made of.
 func (l *clusterLoop) source(ctx context.Context, set *repos.Set, c *v1alpha1.Cluster, p *restore.Plan) (volumesnapshots.Source, error) {
 	r := c.Spec.Restore
-	line, _, err := set.Source(ctx, runtimes.Source{Namespace: r.SourceNamespace, Cluster: r.SourceCluster, Lineage: p.Lineage})
+	line, _, err := set.Source(ctx, runtimes.Source{Namespace: cmp.Or(r.SourceNamespace, c.Namespace), Cluster: r.SourceCluster, Lineage: p.Lineage})
 	if err != nil {
 		return volumesnapshots.Source{}, err
 	}

@@ -59,3 +59,38 @@ func (r *Set) Plan(ctx context.Context, src runtimes.Source, t catalog.Target, f
 		}
 	}
 }
+
+// catchUp is how long is waited for the archive to hold what was written before it was
+// asked.
+const catchUp = 15 * time.Second
+
+// OnItsWay is the wait of a Plan that was asked for at a time: what lies before it, and
+// the archive, which goes on, has not come to yet, is waited for.
+func OnItsWay(t catalog.Target, asked time.Time) func(context.Context, *v1alpha1.Cluster, error) bool {
+	return onItsWay(t, asked, time.Now().Add(catchUp))
+}
+
+// onItsWay tells whether what cannot be reached yet may be within seconds: it lies before
+// asked, and the archive, which goes on, has not come so far.
+func onItsWay(t catalog.Target, asked, until time.Time) func(context.Context, *v1alpha1.Cluster, error) bool {
+	return func(_ context.Context, c *v1alpha1.Cluster, err error) bool {
+		if c == nil || c.Status.Archive == nil || c.Status.Archive.State != v1alpha1.ArchiveStreaming || time.Now().After(until) {
+			return false
+		}
+		var outside *catalog.OutsideWindowError
+		var position *catalog.PositionError
+		var transaction *catalog.TransactionError
+		var name *catalog.NoRestorePointError
+		if !errors.As(err, &outside) && !errors.As(err, &position) && !errors.As(err, &transaction) && !errors.As(err, &name) {
+			return false
+		}
+		if t.Time.After(asked) {
+			return false
+		}
+		last := asked
+		if !t.Time.IsZero() {
+			last = t.Time
+		}
+		return !c.Status.Archive.ProvenTime.After(last)
+	}
+}

@@ -4,7 +4,6 @@ package pod
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -69,38 +68,9 @@ type Answers struct {
 	Now          func() time.Time
 }
 
-// catchUp is how long Plan waits for the archive to hold what was written before it was
-// asked.
-const catchUp = 15 * time.Second
-
 // Plan says what a restore would do.
 func (a Answers) Plan(ctx context.Context, src runtimes.Source, t catalog.Target) (*restore.Plan, error) {
-	return a.Repositories.Plan(ctx, src, t, nil, onItsWay(t, a.Now(), time.Now().Add(catchUp)))
-}
-
-// onItsWay tells whether what cannot be reached yet may be within seconds: it lies before
-// asked, and the archive, which goes on, has not come so far.
-func onItsWay(t catalog.Target, asked, until time.Time) func(context.Context, *v1alpha1.Cluster, error) bool {
-	return func(_ context.Context, c *v1alpha1.Cluster, err error) bool {
-		if c == nil || c.Status.Archive == nil || c.Status.Archive.State != v1alpha1.ArchiveStreaming || time.Now().After(until) {
-			return false
-		}
-		var outside *catalog.OutsideWindowError
-		var position *catalog.PositionError
-		var transaction *catalog.TransactionError
-		var name *catalog.NoRestorePointError
-		if !errors.As(err, &outside) && !errors.As(err, &position) && !errors.As(err, &transaction) && !errors.As(err, &name) {
-			return false
-		}
-		if t.Time.After(asked) {
-			return false
-		}
-		last := asked
-		if !t.Time.IsZero() {
-			last = t.Time
-		}
-		return !c.Status.Archive.ProvenTime.After(last)
-	}
+	return a.Repositories.Plan(ctx, src, t, nil, repos.OnItsWay(t, a.Now()))
 }
 
 // Windows lists what can be reached.

@@ -24,6 +24,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
@@ -119,8 +120,7 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 	src := runtimes.Source{Namespace: cmp.Or(spec.SourceNamespace, w.Namespace), Cluster: spec.SourceCluster, Lineage: spec.SourceLineage}
 	set := w.Repositories()
 	set.Volumes = given{spec}
-	p, err := set.Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) },
-		onItsWay(target, w.Clock(), time.Now().Add(catchUp)))
+	p, err := set.Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) }, repos.OnItsWay(target, w.Clock()))
 	if err != nil {
 		return err
 	}
