@@ -38,6 +38,7 @@ test: bin/slowest node ## vet and every test, e2e too; then the ten slowest. Wit
 	go vet ./...
 	go -C tools vet ./...
 	go -C tools test ./...
+	go vet -tags long ./e2e/node
 	CGO_ENABLED=0 go -C e2e/node/parts vet -trimpath ./...
 	go test -timeout 30m $(TESTFLAGS) -json ./... | bin/slowest
 
@@ -67,6 +68,10 @@ fuzz: ## each fuzz target for FUZZTIME, one after the other
 .PHONY: e2e
 e2e: bin/slowest node ## the whole-system tests alone, never from the cache
 	go test -timeout 30m $(TESTFLAGS) -count=1 -json ./e2e/... | bin/slowest
+
+.PHONY: long
+long: bin/slowest node ## the tests on a Kubernetes node that take a quarter of an hour: disasters, a second node
+	go test -timeout 60m $(TESTFLAGS) -count=1 -tags long -json ./e2e/node | bin/slowest
 
 .PHONY: bench
 bench: build ## Go's benchmarks, then the same work beside other tools: an hour, as root
