@@ -147,9 +147,13 @@ func (b *backup) changes(ctx context.Context, in *Incremental, start client.Back
 	until := upto // what is waited for
 	switch offset := size.Offset(upto); {
 	case offset <= longHeader && end > first+1:
-		// no record ends in the last one before it, and its header is not worth waiting for a tail
+		// no record ends in the last one before it, and its header is not worth waiting for a
+		// tail; but where WAL cannot be read back the index before it has to be there, which a
+		// tail after it tells
 		end--
-		until = size.Floor(upto)
+		if !in.Whole {
+			until = size.Floor(upto)
+		}
 	case in.Whole && offset > longHeader && !b.server.InRecovery:
 		if _, err := b.conn.SQL().Exec(ctx, "select pg_catalog.pg_switch_wal()"); err != nil {
 			return nil, fmt.Errorf("begin another segment of WAL: %w", err)

@@ -74,6 +74,8 @@ func TestGatherServer(t *testing.T) {
 			}
 			s.Set(t, map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_replication_slots": "1", "fsync": "off"})
 			standby.Stop(t, testpg.Immediate)
+			// the server may not have noticed yet that the standby is gone
+			s.Exec(t, "do $$ begin while exists (select from pg_replication_slots where active) loop perform pg_sleep(0.05); end loop; end $$")
 			s.Exec(t, "select pg_drop_replication_slot(slot_name) from pg_replication_slots")
 			s.Restart(t)
 			want = map[string]checkup.Level{

@@ -143,8 +143,8 @@ func TestDecodeRefuses(t *testing.T) {
 			whole[n] = true
 		}
 	}
-	if len(whole) != 21 {
-		t.Errorf("%d prefixes of an index with 22 sections are indexes", len(whole))
+	if len(whole) != 22 {
+		t.Errorf("%d prefixes of an index with 23 sections are indexes", len(whole))
 	}
 	head := []byte{'X', '1', 0, 1, 1, 1, 1, 1}
 	huge := binary.AppendUvarint(nil, math.MaxUint64)
