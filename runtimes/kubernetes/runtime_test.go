@@ -72,18 +72,25 @@ func TestReady(t *testing.T) {
 	not("", "is not installed in this Kubernetes cluster")
 	installKinds(t, c)
 	not("", "is not installed in this Kubernetes cluster")
-	c.Kubectl(t, "create", "namespace", "elsewhere")
-	c.Apply(t, strings.ReplaceAll(deployment, "NAMESPACE", "elsewhere"))
+	deploy(t, c, "elsewhere")
 	not("elsewhere", "none of its pods is available")
 	status(t, c, "elsewhere", "deployment/kubeblocks", `{"status":{"replicas":1,"readyReplicas":1,"availableReplicas":1}}`)
 	if err := r.Ready(t.Context()); err != nil {
 		t.Errorf("%v", err)
 	}
 	// That of the usual namespace is the one.
-	c.Kubectl(t, "create", "namespace", "kb-system")
-	c.Apply(t, strings.ReplaceAll(deployment, "NAMESPACE", "kb-system"))
+	deploy(t, c, "kb-system")
 	c.Kubectl(t, "-n", "kb-system", "scale", "deployment/kubeblocks", "--replicas=0")
 	not("kb-system", "it was scaled to 0")
+}
+
+// deploy makes an operator's Deployment in a namespace, until the test ends: all tests
+// have one API server.
+func deploy(t *testing.T, c *testkube.Cluster, namespace string) {
+	t.Helper()
+	c.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+namespace+"}}")
+	c.Apply(t, strings.ReplaceAll(deployment, "NAMESPACE", namespace))
+	t.Cleanup(func() { c.Kubectl(t, "-n", namespace, "delete", "deployment", "kubeblocks") })
 }
 
 const pods = `
@@ -111,8 +118,7 @@ func TestKeepSecret(t *testing.T) {
 	if _, err := r.KeepSecret(t.Context(), "a", []byte("1")); !errors.As(err, &none) {
 		t.Errorf("nothing is installed, and %v", err)
 	}
-	c.Kubectl(t, "create", "namespace", "elsewhere")
-	c.Apply(t, strings.ReplaceAll(deployment, "NAMESPACE", "elsewhere"))
+	deploy(t, c, "elsewhere")
 	for _, s := range [][2]string{{"a", "1"}, {"b", "2"}, {"a", "3"}} {
 		path, err := r.KeepSecret(t.Context(), s[0], []byte(s[1]))
 		if err != nil || path != "/run/kubeblocks/secrets/"+s[0] {
