@@ -174,7 +174,7 @@ func TestTruncated(t *testing.T) {
 func TestBroken(t *testing.T) {
 	for _, c := range []struct{ name, old, new, want string }{
 		{"syntax", "spec:\n", "spec: {\n", ":11: did not find expected ',' or '}'"},
-		{"unknown key", "enable: false", "enabled: false", `:17: unknown field "spec.schedule.snapshot.enabled" (did you mean "enable"?)`},
+		{"unknown key", "enable: false", "enabled: false", `:18: unknown field "spec.schedule.snapshot.enabled" (did you mean "enable"?)`},
 		{"invalid", "ttl: 7d", "ttl: 7x", `:14: spec.retention.ttl: "7x" is not a number of days or hours such as 7d or 168h`},
 		{"another kind", "", "apiVersion: apps.kubeblocks.io/v1alpha1\nkind: Cluster\n", `:2: kind: "Cluster" is not that of its directory, backuppolicies`},
 		{"another name", "name: p", "name: q", `:5: metadata.name: "default/q" is not that of its file, default/p`},
