@@ -19,10 +19,10 @@ import (
 	"github.com/kbcli/kbcli/engine/blob/fault"
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/catalog"
-	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/testpg"
+	"github.com/kbcli/kbcli/internal/testrepo"
 )
 
 // The test binary is also the program that restore_command asks for WAL.
@@ -75,7 +75,6 @@ func newRig(t *testing.T, sync bool, settings map[string]string) *rig {
 // protect makes a repository for a server.
 func protect(t *testing.T, s *testpg.Server) *rig {
 	t.Helper()
-	ctx := t.Context()
 	dir, err := fs.Create(filepath.Join(t.TempDir(), "repo"))
 	if err != nil {
 		t.Fatal(err)
@@ -84,26 +83,9 @@ func protect(t *testing.T, s *testpg.Server) *rig {
 		server: s, store: fault.New(dir, 1), spool: filepath.Join(t.TempDir(), "spool"),
 		log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError})),
 	}
-	repo, err := repository.Create(ctx, r.store, repository.Options{Clock: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Connect(ctx, s.ConnString("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	id, err := c.Identify(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.lineage, err = repo.CreateLineage(ctx, repository.LineageInfo{
-		Namespace: "default", Cluster: "t", SystemID: id.SystemID, Major: id.Version.Major(), SegmentSize: id.SegmentSize,
-		ChapterSegments: 2, // so that there are chapters without 4 GiB of WAL
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := testrepo.Info(t, s)
+	info.ChapterSegments = 2 // so that there are chapters without 4 GiB of WAL
+	_, r.lineage = testrepo.New(t, r.store, repository.Options{}, info)
 	return r
 }
 

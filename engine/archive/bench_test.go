@@ -15,10 +15,10 @@ import (
 
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/internal/testpg"
+	"github.com/kbcli/kbcli/internal/testrepo"
 )
 
 // BenchmarkIndex measures what the index costs an archiver: the same WAL of a real
@@ -113,23 +113,7 @@ func archived(b *testing.B, s *testpg.Server, from, to pg.LSN, index bool) time.
 	if err != nil {
 		b.Fatal(err)
 	}
-	repo, err := repository.Create(ctx, store, repository.Options{Clock: time.Now})
-	if err != nil {
-		b.Fatal(err)
-	}
-	c, err := client.Connect(ctx, s.ConnString("postgres"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
-	id, err := c.Identify(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
-	l, err := repo.CreateLineage(ctx, repository.LineageInfo{Namespace: "default", Cluster: "t", SystemID: id.SystemID, Major: 15, SegmentSize: id.SegmentSize})
-	if err != nil {
-		b.Fatal(err)
-	}
+	_, l := testrepo.New(b, store, repository.Options{}, testrepo.Info(b, s))
 	a, err := New(Config{
 		Lineage: l, Conninfo: s.ConnString("postgres"), Slot: "kbcli_t", Spool: filepath.Join(dir, "spool"),
 		SpoolLimit: 1 << 30, WhenFull: WaitWhenFull, TailInterval: time.Second, BeatInterval: time.Minute,

@@ -24,10 +24,10 @@ import (
 	"github.com/kbcli/kbcli/engine/blob/fault"
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/pg/walscan"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/internal/testpg"
+	"github.com/kbcli/kbcli/internal/testrepo"
 )
 
 // The test binary is also the program that asks a Feed, a Feed that can be killed,
@@ -125,27 +125,8 @@ func newRig(t *testing.T, server *testpg.Server) *rig {
 
 func newRigIn(t *testing.T, server *testpg.Server, store blob.Store) *rig {
 	t.Helper()
-	ctx := t.Context()
 	r := &rig{server: server, store: fault.New(store, 1), spool: filepath.Join(t.TempDir(), "spool")}
-	repo, err := repository.Create(ctx, r.store, repository.Options{Clock: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Connect(ctx, server.ConnString("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	id, err := c.Identify(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.lineage, err = repo.CreateLineage(ctx, repository.LineageInfo{
-		Namespace: "default", Cluster: "t", SystemID: id.SystemID, Major: id.Version.Major(), SegmentSize: id.SegmentSize,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r.lineage = testrepo.New(t, r.store, repository.Options{}, testrepo.Info(t, server))
 	return r
 }
 

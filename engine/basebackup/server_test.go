@@ -12,35 +12,20 @@ import (
 	"github.com/kbcli/kbcli/engine/basebackup"
 	"github.com/kbcli/kbcli/engine/blob/mem"
 	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/internal/testpg"
+	"github.com/kbcli/kbcli/internal/testrepo"
 )
 
 // TestAnotherServersDirectory gives one server's data directory for another's.
 func TestAnotherServersDirectory(t *testing.T) {
 	asked, other := testpg.Start(t, testpg.Options{}), testpg.Start(t, testpg.Options{})
 	ctx := t.Context()
-	repo, err := repository.Create(ctx, mem.New(time.Now), repository.Options{Clock: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Connect(ctx, asked.ConnString("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	id, err := c.Identify(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := testrepo.Info(t, asked)
 	lineage := func(system pg.SystemID) *repository.Lineage {
-		l, err := repo.CreateLineage(ctx, repository.LineageInfo{
-			Namespace: "default", Cluster: "c", SystemID: system, Major: id.Version.Major(), SegmentSize: id.SegmentSize,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		i := info
+		i.SystemID = system
+		_, l := testrepo.New(t, mem.New(time.Now), repository.Options{}, i)
 		return l
 	}
 	take := func(l *repository.Lineage, dir string) error {
@@ -56,11 +41,11 @@ func TestAnotherServersDirectory(t *testing.T) {
 		return err
 	}
 	var wrong *basebackup.WrongServerError
-	if err := take(lineage(id.SystemID), other.DataDir); !errors.As(err, &wrong) || wrong.DataDirectory != other.DataDir {
+	if err := take(lineage(info.SystemID), other.DataDir); !errors.As(err, &wrong) || wrong.DataDirectory != other.DataDir {
 		t.Errorf("another server's data directory: %v", err)
 	}
 	var mismatch *repository.MismatchError
-	if err := take(lineage(id.SystemID+1), asked.DataDir); !errors.As(err, &mismatch) {
+	if err := take(lineage(info.SystemID+1), asked.DataDir); !errors.As(err, &mismatch) {
 		t.Errorf("another server's lineage: %v", err)
 	}
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/catalog"
-	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/testpg"
+	"github.com/kbcli/kbcli/internal/testrepo"
 )
 
 // The test binary is also the program that restore_command asks for WAL.
@@ -68,33 +68,14 @@ func newRig(t *testing.T, server *testpg.Server, store blob.Store) *rig {
 
 func newRigWith(t *testing.T, server *testpg.Server, store blob.Store, options repository.Options) *rig {
 	t.Helper()
-	ctx := t.Context()
 	if store == nil {
 		var err error
 		if store, err = fs.Create(filepath.Join(t.TempDir(), "repo")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	options.Clock, options.Snapshots = time.Now, basebackup.Here
-	repo, err := repository.Create(ctx, store, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Connect(ctx, server.ConnString("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	id, err := c.Identify(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lineage, err := repo.CreateLineage(ctx, repository.LineageInfo{
-		Namespace: "default", Cluster: "t", SystemID: id.SystemID, Major: id.Version.Major(), SegmentSize: id.SegmentSize,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	options.Snapshots = basebackup.Here
+	repo, lineage := testrepo.New(t, store, options, testrepo.Info(t, server))
 	return &rig{server: server, store: store, repo: repo, lineage: lineage, spool: filepath.Join(t.TempDir(), "spool")}
 }
 

@@ -17,7 +17,7 @@
 //     runtimes, cli, web and cmd;
 //   - internal, which knows nothing of the line and which everybody may import,
 //     except that internal/test… is for tests and e2e, and may itself use
-//     engine/pg and engine/blob;
+//     engine/pg, engine/blob and engine/repository;
 //   - e2e and bench, which import anything and are imported by nobody.
 //
 // A folder that stands nowhere fails as well, so that a new one is placed on

@@ -98,7 +98,7 @@ func refuseImport(from string, test bool, to string) string {
 	case toRoom == "internal":
 		return ""
 	case fromRoom == "internal":
-		if forTests(from) && (toRoom == "engine/pg" || toRoom == "engine/blob") {
+		if _, repository := room("engine/repository"); forTests(from) && toPlace >= 0 && toPlace <= repository {
 			return ""
 		}
 		return "internal knows nothing of the rest"
