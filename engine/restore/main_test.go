@@ -49,11 +49,11 @@ type rig struct {
 	done     chan error
 }
 
-func logger(t *testing.T) *slog.Logger {
+func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
@@ -61,12 +61,12 @@ func (w testWriter) Write(p []byte) (int, error) {
 }
 
 // newRig makes a repository, in a directory unless store is given, and begins to archive.
-func newRig(t *testing.T, server *testpg.Server, store blob.Store) *rig {
+func newRig(t testing.TB, server *testpg.Server, store blob.Store) *rig {
 	t.Helper()
 	return newRigWith(t, server, store, repository.Options{})
 }
 
-func newRigWith(t *testing.T, server *testpg.Server, store blob.Store, options repository.Options) *rig {
+func newRigWith(t testing.TB, server *testpg.Server, store blob.Store, options repository.Options) *rig {
 	t.Helper()
 	if store == nil {
 		var err error
@@ -79,7 +79,7 @@ func newRigWith(t *testing.T, server *testpg.Server, store blob.Store, options r
 	return &rig{server: server, store: store, repo: repo, lineage: lineage, spool: filepath.Join(t.TempDir(), "spool")}
 }
 
-func (r *rig) startArchiving(t *testing.T) {
+func (r *rig) startArchiving(t testing.TB) {
 	t.Helper()
 	a, err := archive.New(archive.Config{
 		Lineage: r.lineage, Conninfo: r.server.ConnString("postgres") + " application_name=kbcli_t", Slot: "kbcli_t", Spool: r.spool,
@@ -103,7 +103,7 @@ func (r *rig) startArchiving(t *testing.T) {
 	})
 }
 
-func (r *rig) stopArchiving(t *testing.T) {
+func (r *rig) stopArchiving(t testing.TB) {
 	t.Helper()
 	r.stop()
 	if err := <-r.done; err != nil {
@@ -111,7 +111,7 @@ func (r *rig) stopArchiving(t *testing.T) {
 	}
 }
 
-func (r *rig) backup(t *testing.T, name string) *repository.Manifest {
+func (r *rig) backup(t testing.TB, name string) *repository.Manifest {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -126,7 +126,7 @@ func (r *rig) backup(t *testing.T, name string) *repository.Manifest {
 }
 
 // proven waits until every commit acknowledged by at is in the repository.
-func (r *rig) proven(t *testing.T, at time.Time) {
+func (r *rig) proven(t testing.TB, at time.Time) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		if !r.archiver.Status().Proven.Before(at) {
@@ -140,7 +140,7 @@ func (r *rig) proven(t *testing.T, at time.Time) {
 }
 
 // catalog loads what the repository holds, and what the archiver knows beside.
-func (r *rig) catalog(t *testing.T) *catalog.Catalog {
+func (r *rig) catalog(t testing.TB) *catalog.Catalog {
 	t.Helper()
 	c, err := catalog.Load(t.Context(), r.lineage)
 	if err != nil {
@@ -159,7 +159,7 @@ type restored struct {
 	reached *restore.Reached
 }
 
-func (r *rig) restore(t *testing.T, target catalog.Target) *restored {
+func (r *rig) restore(t testing.TB, target catalog.Target) *restored {
 	t.Helper()
 	p, err := restore.MakePlan(t.Context(), r.catalog(t), target)
 	if err != nil {
@@ -168,7 +168,7 @@ func (r *rig) restore(t *testing.T, target catalog.Target) *restored {
 	return r.execute(t, p)
 }
 
-func (r *rig) execute(t *testing.T, p *restore.Plan) *restored {
+func (r *rig) execute(t testing.TB, p *restore.Plan) *restored {
 	t.Helper()
 	into, recovery := r.place(t)
 	if err := p.Fetch(t.Context(), into); err != nil {
@@ -183,7 +183,7 @@ func (r *rig) execute(t *testing.T, p *restore.Plan) *restored {
 	return &restored{s, p, reached}
 }
 
-func (r *rig) place(t *testing.T) (restore.Into, restore.Recovery) {
+func (r *rig) place(t testing.TB) (restore.Into, restore.Recovery) {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "kbr")
 	if err != nil {
