@@ -9,7 +9,8 @@
 //	go run ./bench full              # one test, at full size
 //	go run ./bench -h
 //
-// The tests are files of their own: full, incremental, chain, archive.
+// The tests are files of their own: full, s3, incremental, chain, pitr,
+// archive.
 //
 // What keeps it fair. All tools read the same server, with the same page cache; each
 // says itself how it was set (README.md has the table). All sync what they write, or are

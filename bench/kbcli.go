@@ -24,6 +24,7 @@ type kbcli struct {
 	exited chan error
 	log    *os.File
 	s      *server
+	s3     *bucket // nil: a directory
 }
 
 func (k *kbcli) name() string { return "kbcli" }
@@ -51,7 +52,13 @@ func (k *kbcli) prepare(ctx context.Context, s *server) error {
 	}
 	k.agent = k.b.command(context.Background(), true, k.b.kbcli, "agent", "run")
 	k.agent.Stdout, k.agent.Stderr = k.log, k.log
-	k.exited, err = childproc.Start(k.agent, syscall.SIGTERM)
+	if k.exited, err = childproc.Start(k.agent, syscall.SIGTERM); err != nil || k.s3 == nil {
+		return err
+	}
+	c := k.b.command(ctx, true, k.b.kbcli, "backuprepo", "create", "s3", "--default", "--provider", "s3", "--bucket", k.s3.name,
+		"--endpoint", k.s3.Endpoint, "--region", k.s3.Region, "--ca-file", k.s3.CAFile)
+	c.Env = append(c.Env, "AWS_ACCESS_KEY_ID="+k.s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+k.s3.SecretKey)
+	_, err = finish(c, nil)
 	return err
 }
 
@@ -67,7 +74,12 @@ func (k *kbcli) begin(ctx context.Context) error {
 
 func (k *kbcli) meter() *meter { return &meter{k.s, k.agent.Process.Pid} }
 
-func (k *kbcli) backups() string { return filepath.Join(k.b.work, "state", "repository", "lineages") }
+func (k *kbcli) backups() string {
+	if k.s3 != nil {
+		return filepath.Join(k.s3.dir(), "lineages")
+	}
+	return filepath.Join(k.b.work, "state", "repository", "lineages")
+}
 
 func (k *kbcli) backup(ctx context.Context, name string, incremental bool) (usage, error) {
 	kind := "datafile"
@@ -97,8 +109,17 @@ func (k *kbcli) backup(ctx context.Context, name string, incremental bool) (usag
 	return u, err
 }
 
-// restore makes a cluster. Its files are there when the phase of its object changes.
 func (k *kbcli) restore(ctx context.Context, name string) (usage, error) {
+	return k.bring(ctx, name, "--backup", name)
+}
+
+// restoreTo brings back a moment.
+func (k *kbcli) restoreTo(ctx context.Context, name, _, at string) (usage, error) {
+	return k.bring(ctx, name, "--source-cluster", "src", "--restore-to-time", at)
+}
+
+// bring makes a cluster. Its files are there when the phase of its object changes.
+func (k *kbcli) bring(ctx context.Context, name string, target ...string) (usage, error) {
 	var files float64
 	u, err := k.meter().measure(func(watch func(int)) error {
 		began := time.Now()
@@ -116,7 +137,7 @@ func (k *kbcli) restore(ctx context.Context, name string) (usage, error) {
 				}
 			}
 		}()
-		err := k.run(ctx, "cluster", "restore", "r-"+name, "--backup", name, "--wait")
+		err := k.run(ctx, append([]string{"cluster", "restore", "r-" + name, "--wait"}, target...)...)
 		close(done)
 		<-ended
 		return err

@@ -28,6 +28,7 @@ type usage struct {
 	Stored            int64   // bytes that the repository grew by
 	Objects           int
 	Serving           float64 // of a restore: seconds until the new server answers
+	Requests          int     // to an S3 server
 	WAL               int64   // bytes that the server wrote meanwhile; a backup switches segments
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -15,10 +16,11 @@ import (
 type pgBackRest struct {
 	peer
 	labels map[string]string
+	s3     *bucket // nil: a directory
 }
 
 func newPgBackRest(b *bench) *pgBackRest {
-	return &pgBackRest{peer{b: b, label: "pgbackrest"}, map[string]string{}}
+	return &pgBackRest{peer: peer{b: b, label: "pgbackrest"}, labels: map[string]string{}}
 }
 
 func (p *pgBackRest) settings() string {
@@ -38,8 +40,12 @@ func (p *pgBackRest) prepare(ctx context.Context, s *server) error {
 		return err
 	}
 	h := p.home()
+	repo := "repo1-path=" + filepath.Join(h, "repo")
+	if p.s3 != nil {
+		repo = p.s3.pgBackRest()
+	}
 	conf := fmt.Sprintf(`[global]
-repo1-path=%[1]s/repo
+%[5]s
 log-path=%[1]s
 spool-path=%[1]s
 lock-path=%[1]s/lock
@@ -58,7 +64,7 @@ pg1-port=%[3]d
 pg1-socket-path=%[4]s
 pg1-user=postgres
 pg1-database=postgres
-`, h, s.data, s.port, s.socket)
+`, h, s.data, s.port, s.socket, repo)
 	if err := os.WriteFile(filepath.Join(h, "conf"), []byte(conf), 0o644); err != nil {
 		return err
 	}
@@ -76,7 +82,10 @@ func (p *pgBackRest) backup(ctx context.Context, name string, incremental bool) 
 		return u, err
 	}
 	repo := filepath.Join(p.home(), "repo", "backup", "bench")
-	last, err := os.Readlink(filepath.Join(repo, "latest"))
+	if p.s3 != nil {
+		repo = filepath.Join(p.s3.dir(), "backup", "bench")
+	}
+	last, err := lastBackup(repo)
 	if err != nil {
 		return u, err
 	}
@@ -85,8 +94,22 @@ func (p *pgBackRest) backup(ctx context.Context, name string, incremental bool) 
 	return u, err
 }
 
+// lastBackup is the newest label below a directory: labels begin with their time.
+func lastBackup(repo string) (string, error) {
+	all, err := filepath.Glob(filepath.Join(repo, "2*"))
+	if err != nil || len(all) == 0 {
+		return "", fmt.Errorf("backups in %s: %d: %w", repo, len(all), err)
+	}
+	slices.Sort(all)
+	return filepath.Base(all[len(all)-1]), nil
+}
+
 func (p *pgBackRest) restore(ctx context.Context, name string) (usage, error) {
 	return p.bring(ctx, name, p.cmd()+` --set="$1" --pg1-path="$2" --type=immediate --target-action=promote restore`, p.labels[name])
+}
+
+func (p *pgBackRest) restoreTo(ctx context.Context, name, backup, at string) (usage, error) {
+	return p.bring(ctx, name, p.cmd()+` --set="$1" --type=time --target="$2" --pg1-path="$3" --target-action=promote restore`, p.labels[backup], at)
 }
 
 // forget lets the last full backup stay: pgBackRest keeps one.

@@ -16,7 +16,7 @@
 //   - api and deploy, which import nothing of the line and are imported by
 //     runtimes, cli, web and cmd;
 //   - internal, which knows nothing of the line and which everybody may import,
-//     except that internal/test… is for tests and e2e, and may itself use
+//     except that internal/test… is for tests, e2e and bench, and may itself use
 //     engine/pg, engine/blob and engine/repository;
 //   - e2e and bench, which import anything and are imported by nobody.
 //

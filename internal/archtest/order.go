@@ -87,7 +87,7 @@ func refuseImport(from string, test bool, to string) string {
 	case fromRoom == "e2e":
 		return ""
 	case forTests(to):
-		if test || forTests(from) {
+		if test || forTests(from) || fromRoom == "bench" {
 			return ""
 		}
 		return "it is for tests"

@@ -8,6 +8,7 @@
 // user's cache directory; processes that need it at the same time wait for one.
 //
 // A server is killed at the end of its test, and by the kernel if the test
-// binary ends without that, which needs Linux. Starting one takes about a tenth of
+// binary ends without that, which needs Linux. Programs that are no test call Up, and
+// Stop. Starting one takes about a tenth of
 // a second.
 package tests3

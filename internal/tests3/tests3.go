@@ -33,13 +33,21 @@ type Server struct {
 	CAFile    string // PEM of the authority that signed the server; "" without TLS
 	Dir       string // a bucket is a directory here, an object a file in it
 
-	t      testing.TB
+	t      testing.TB // nil where there is none
+	log    string     // of requests
 	args   []string
 	health string // path that only this server answers
 	client *http.Client
 
 	mu      sync.Mutex
 	process *process // nil while stopped
+}
+
+// Options say which server Up starts.
+type Options struct {
+	Dir    string // an empty directory for what it stores, its keys and its log
+	Secure bool   // TLS only, with a certificate for 127.0.0.1 and localhost signed by the authority in CAFile
+	Log    bool   // write down each request, for Requests
 }
 
 // Start starts a server without TLS.
@@ -51,35 +59,49 @@ func StartTLS(t testing.TB) *Server { return start(t, true) }
 
 func start(t testing.TB, secure bool) *Server {
 	t.Helper()
-	bin, err := binary()
+	s, err := Up(Options{Dir: t.TempDir(), Secure: secure})
 	if err != nil {
 		t.Fatalf("no S3 server to test with: %v", err)
 	}
-	dir := t.TempDir()
+	s.t = t
+	t.Cleanup(s.client.CloseIdleConnections)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+// Up starts a server, which whoever calls it has to Stop.
+func Up(o Options) (*Server, error) {
+	bin, err := binary()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		Region: "test-1", AccessKey: "test-access", SecretKey: rand.Text(),
-		Dir: filepath.Join(dir, "buckets"), t: t, health: "/health-" + rand.Text(),
+		Dir: filepath.Join(o.Dir, "buckets"), health: "/health-" + rand.Text(),
 	}
 	if err := os.Mkdir(s.Dir, 0o755); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	transport := &http.Transport{}
 	s.client = &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	t.Cleanup(transport.CloseIdleConnections)
 
 	global := []string{"--quiet", "--region", s.Region, "--health", s.health}
+	if o.Log {
+		s.log = filepath.Join(o.Dir, "requests.log")
+		global = append(global, "--access-log", s.log)
+	}
 	scheme := "http"
-	if secure {
+	if o.Secure {
 		scheme = "https"
-		c, err := writeCertificates(dir)
+		c, err := writeCertificates(o.Dir)
 		if err != nil {
-			t.Fatalf("make certificates: %v", err)
+			return nil, fmt.Errorf("make certificates: %w", err)
 		}
 		s.CAFile = c.ca
 		pool := x509.NewCertPool()
 		pem, err := os.ReadFile(c.ca)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		pool.AppendCertsFromPEM(pem)
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
@@ -87,31 +109,46 @@ func start(t testing.TB, secure bool) *Server {
 	}
 	backend := []string{"posix"}
 	if !hasXattr(s.Dir) {
-		sidecar := filepath.Join(dir, "sidecar")
+		sidecar := filepath.Join(o.Dir, "sidecar")
 		if err := os.Mkdir(sidecar, 0o755); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		backend = append(backend, "--sidecar", sidecar)
 	}
 	backend = append(backend, s.Dir)
 
-	t.Cleanup(s.Stop)
 	// Between the choice of a port and its use somebody else may take it.
 	for tries := 1; ; tries++ {
 		addr, err := freeAddress()
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		s.Endpoint = scheme + "://" + addr
 		s.args = append([]string{bin, "--port", addr}, append(global, backend...)...)
 		err = s.run()
 		if err == nil {
-			return s
+			return s, nil
 		}
 		if tries == 5 {
-			t.Fatalf("start versitygw: %v", err)
+			return nil, fmt.Errorf("start versitygw: %w", err)
 		}
 	}
+}
+
+// Requests is how many there were, of a server that writes them down.
+func (s *Server) Requests() (int, error) {
+	b, err := os.ReadFile(s.log)
+	return bytes.Count(b, []byte("\n")), err
+}
+
+// PID is that of the process, while it runs.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return 0
+	}
+	return s.process.cmd.Process.Pid
 }
 
 func hasXattr(dir string) bool {
@@ -187,6 +224,15 @@ func (s *Server) Restart() {
 // NewBucket makes a bucket with a name of its own.
 func (s *Server) NewBucket(t testing.TB) string {
 	t.Helper()
+	name, err := s.MakeBucket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// MakeBucket makes a bucket with a name of its own.
+func (s *Server) MakeBucket() (string, error) {
 	name := "test-" + strings.ToLower(rand.Text())
 	c, err := minio.New(strings.TrimPrefix(strings.TrimPrefix(s.Endpoint, "http://"), "https://"), &minio.Options{
 		Creds:     credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""),
@@ -195,14 +241,14 @@ func (s *Server) NewBucket(t testing.TB) string {
 		Region:    s.Region,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := c.MakeBucket(ctx, name, minio.MakeBucketOptions{Region: s.Region}); err != nil {
-		t.Fatalf("make bucket: %v", err)
+		return "", fmt.Errorf("make bucket: %w", err)
 	}
-	return name
+	return name, nil
 }
 
 type lockedBuffer struct {

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+)
+
+// traveller is a tool that goes to a moment.
+type traveller interface {
+	tool
+	// restoreTo brings a server back as it was at a moment, from a backup of its own, under
+	// a name.
+	restoreTo(ctx context.Context, name, backup, at string) (usage, error)
+}
+
+// feed is a plain copy of a data directory beside a directory of WAL, which restores as
+// PostgreSQL's manual says: by a command, or with everything in pg_wal already. That is the
+// limit: what recovery takes when it never waits.
+type feed struct {
+	basebackup
+	ready bool // everything is in pg_wal
+}
+
+func newFeed(b *bench, label string, ready bool) *feed {
+	return &feed{basebackup{peer{b: b, label: label}}, ready}
+}
+
+func (p *feed) settings() string {
+	if p.ready {
+		return "a plain copy, all WAL in pg_wal before the server starts: the limit"
+	}
+	return "a plain copy, restore_command = cp"
+}
+
+func (p *feed) archive() string        { return filepath.Join(p.home(), "wal") }
+func (p *feed) archiveCommand() string { return "cp $1 " + p.archive() + "/$2" }
+
+func (p *feed) prepare(ctx context.Context, s *server) error {
+	if err := p.peer.prepare(ctx, s); err != nil {
+		return err
+	}
+	return p.b.dir(p.archive())
+}
+
+func (p *feed) backup(ctx context.Context, name string, _ bool) (usage, error) {
+	return p.measured(ctx, `"$1" -h "$2" -p "$3" -U postgres -D "$4" --checkpoint=fast -X none`,
+		filepath.Join(p.b.bin, "pg_basebackup"), p.s.socket, strconv.Itoa(p.s.port), filepath.Join(p.home(), name))
+}
+
+func (p *feed) restoreTo(ctx context.Context, name, backup, at string) (usage, error) {
+	command, wal := "cp "+p.archive()+"/%f %p", ":"
+	if p.ready {
+		command, wal = "false", `cp "$2"/* "$5/pg_wal/"`
+	}
+	return p.bring(ctx, name, `cp -a "$1/." "$5"; `+wal+`; sync -f "$5"; touch "$5/recovery.signal"
+		printf "restore_command = '%s'\nrecovery_target_time = '%s'\nrecovery_target_action = promote\n" "$4" "$3" >> "$5/postgresql.auto.conf"`,
+		filepath.Join(p.home(), backup), p.archive(), at, command)
+}
+
+func (p *feed) end(ctx context.Context) error { return p.peer.end(ctx) }
+
+// pitr: a backup, then WAL, then a moment at its end, restored by each tool. What counts is
+// from the files to the server that answers, which is replay, and the whole.
+func (b *bench) pitr(ctx context.Context) error {
+	s, err := b.newServer(ctx, "d-pitr")
+	if err != nil {
+		return err
+	}
+	rows, segments := "20", int64(120)
+	if b.quick {
+		rows, segments = "5", 20
+	}
+	say("filling pgbench, and %d segments of WAL", segments)
+	if _, err := s.pgbench(ctx, "-i", "-q", "-s", rows); err != nil {
+		return err
+	}
+	tools := []traveller{&kbcli{b: b}, newPgBackRest(b), newFeed(b, "cp", false), newFeed(b, "in pg_wal", true)}
+	var all []tool
+	for _, t := range tools {
+		all = append(all, t)
+	}
+	var restores samples
+	return b.with(ctx, s, all, func() error {
+		for _, t := range tools {
+			if err := s.quiet(ctx); err != nil {
+				return err
+			}
+			if _, err := t.backup(ctx, "b0", false); err != nil {
+				return fmt.Errorf("%s: %w", t.name(), err)
+			}
+		}
+		at, n, err := b.write(ctx, s, segments)
+		if err != nil {
+			return err
+		}
+		b.print("## A moment behind %d segments of WAL of pgbench\n", n)
+		b.settings(all)
+		for run := range b.runs {
+			for i := range tools {
+				t := tools[(i+run)%len(tools)]
+				name := fmt.Sprintf("p%d", run)
+				u, err := t.restoreTo(ctx, name, "b0", at)
+				if err != nil {
+					return fmt.Errorf("%s: %w", t.name(), err)
+				}
+				restores.add(t.name(), u)
+				if err := t.drop(ctx, name); err != nil {
+					return fmt.Errorf("%s: %w", t.name(), err)
+				}
+			}
+		}
+		b.table(&restores, true)
+		replay := func(u usage) float64 { return u.Serving - u.Wall }
+		get := func(name string) *sample { return restores.get(name) }
+		b.ratio("kbcli / pgbackrest, the whole", get("kbcli").median(serving), get("pgbackrest").median(serving), 0.8)
+		b.ratio("kbcli / pgbackrest, replay", get("kbcli").median(replay), get("pgbackrest").median(replay), 0.8)
+		b.ratio("kbcli / cp, replay", get("kbcli").median(replay), get("cp").median(replay), 0)
+		b.ratio("kbcli / all segments already in pg_wal, replay", get("kbcli").median(replay), get("in pg_wal").median(replay), 1.1)
+		b.print("")
+		return s.remove()
+	})
+}
+
+// write has pgbench make so many segments of WAL, and gives a moment at their end.
+func (b *bench) write(ctx context.Context, s *server, segments int64) (at string, n int64, err error) {
+	m := meter{server: s}
+	from, err := m.wal()
+	if err != nil {
+		return "", 0, err
+	}
+	for n < segments {
+		if _, err := s.pgbench(ctx, "-n", "-c", "4", "-j", "2", "-T", "2"); err != nil {
+			return "", 0, err
+		}
+		to, err := m.wal()
+		if err != nil {
+			return "", 0, err
+		}
+		n = (to - from) >> 24
+	}
+	if at, err = s.query(ctx, "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')"); err != nil {
+		return "", 0, err
+	}
+	// a commit behind the moment, in a segment that everybody has
+	if _, err := s.query(ctx, "create table after_it ()", "select pg_switch_wal()", "create table behind_it ()"); err != nil {
+		return "", 0, err
+	}
+	return at, n, s.quiet(ctx)
+}
