@@ -9,6 +9,7 @@
 //
 //	files/      a directory of YAML
 //	kube/       custom resources of the Kubernetes API
+//	receiver/   what one who watches was told, for both
 //	storetest/  what every Store must pass
 //
 // Invariants, the same in every Store, which are those of Kubernetes.

@@ -6,18 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/fsnotify/fsnotify"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/runtimes/store"
+	"github.com/kbcli/kbcli/runtimes/store/receiver"
 )
 
 const (
@@ -43,9 +43,13 @@ func (s *Store) Watch(ctx context.Context, kind, namespace string) (<-chan store
 	if namespace != "" && !isPart(namespace) {
 		return nil, fmt.Errorf("watch %s: %q is not a namespace", k.Plural, namespace)
 	}
+	read := func(key store.Key, text []byte) (v1alpha1.Object, error) {
+		r, err := s.placeIn(k, key.Namespace, key.Name).parse(text)
+		return r.object, err
+	}
 	w := &watch{
 		s: s, kind: k, namespace: namespace, every: rescanEvery, out: make(chan store.Event),
-		told: make(map[store.Key]told), news: make(map[store.Key]*news), doubt: make(map[store.Key]int), first: make(map[store.Key]bool),
+		receiver: receiver.New(k, read), doubt: make(map[store.Key]int),
 	}
 	// Before the first look, so that no change falls in between.
 	if w.notify, err = s.notify(); err != nil {
@@ -60,17 +64,12 @@ func (s *Store) Watch(ctx context.Context, kind, namespace string) (<-chan store
 		w.refresh(p)
 	}
 	w.settleAll()
-	for key := range w.news {
-		w.first[key] = true
-	}
+	w.receiver.Begin()
 	go w.run(ctx)
 	return w.out, nil
 }
 
-// watch is what one receiver knows, and what it is still to be told. Events are
-// not queued but derived from the difference of the two when the receiver is
-// ready: so its slowness costs memory for states, not for changes, and the last
-// state is never lost.
+// watch passes on to a receiver what is found in the directories.
 type watch struct {
 	s         *Store
 	kind      v1alpha1.Kind
@@ -78,29 +77,8 @@ type watch struct {
 	notify    *fsnotify.Watcher
 	every     time.Duration
 	out       chan store.Event
-
-	told  map[store.Key]told
-	news  map[store.Key]*news
-	order []store.Key        // of the news; keys without news are passed over
-	doubt map[store.Key]int  // gone or broken, and how often it was looked at again
-	first map[store.Key]bool // what was there at the beginning and was not told yet
-	begun bool               // Synced was sent
-}
-
-// told is the last that the receiver heard of an object.
-type told struct {
-	text []byte    // of the last whole state; nil when none was told
-	uid  types.UID // of that state
-	hash uint64    // of the file as it was told, whole or broken
-}
-
-// news is a state that the receiver has not heard of.
-type news struct {
-	gone   bool
-	object v1alpha1.Object
-	err    error
-	text   []byte
-	hash   uint64
+	receiver  *receiver.Receiver
+	doubt     map[store.Key]int // gone or broken, and how often it was looked at again
 }
 
 func (w *watch) run(ctx context.Context) {
@@ -120,7 +98,7 @@ func (w *watch) run(ctx context.Context) {
 				look.Stop()
 			}
 		}
-		event, sent := w.next()
+		event, sent := w.receiver.Next()
 		out := w.out
 		if event == nil {
 			out, event = nil, new(store.Event)
@@ -149,112 +127,36 @@ func (w *watch) close() error {
 	return w.notify.Close()
 }
 
-// next is the event to send now and what to do once it is sent; nil if there is none.
-func (w *watch) next() (*store.Event, func()) {
-	if !w.begun && len(w.first) == 0 {
-		return &store.Event{Type: store.Synced}, func() { w.begun = true }
-	}
-	for len(w.order) > 0 {
-		key := w.order[0]
-		n, ok := w.news[key]
-		if !ok {
-			w.order = w.order[1:]
-			continue
-		}
-		was := w.told[key]
-		done := func() {
-			delete(w.news, key)
-			delete(w.first, key)
-			w.order = w.order[1:]
-		}
-		if n.err != nil {
-			return &store.Event{Type: store.Broken, Key: key, Err: n.err}, func() {
-				was.hash = n.hash
-				w.told[key] = was
-				done()
-			}
-		}
-		if was.text != nil && (n.gone || n.object.GetUID() != was.uid) {
-			return w.deletion(key, was, func() {
-				delete(w.told, key)
-				if n.gone {
-					done()
-				}
-			})
-		}
-		if n.gone { // the receiver only knew that it was broken
-			delete(w.told, key)
-			done()
-			continue
-		}
-		t := store.Modified
-		if was.text == nil {
-			t = store.Added
-		}
-		return &store.Event{Type: t, Key: key, Object: n.object}, func() {
-			w.told[key] = told{text: n.text, uid: n.object.GetUID(), hash: n.hash}
-			done()
-		}
-	}
-	return nil, nil
-}
-
-func (w *watch) deletion(key store.Key, was told, sent func()) (*store.Event, func()) {
-	r, err := w.s.placeIn(w.kind, key.Namespace, key.Name).parse(was.text)
-	if err != nil {
-		// It was parsed before it was told, so this cannot be; the receiver must hear all the same.
-		r.object = w.kind.New()
-		r.object.SetNamespace(key.Namespace)
-		r.object.SetName(key.Name)
-		r.object.SetUID(was.uid)
-	}
-	return &store.Event{Type: store.Deleted, Key: key, Object: r.object}, sent
-}
-
 // refresh looks at one file. Bad news waits in doubt first.
 func (w *watch) refresh(p place) {
-	n := &news{}
+	n := receiver.State{}
 	var err error
-	n.text, err = os.ReadFile(p.path)
+	n.Text, err = os.ReadFile(p.path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		n.gone = true
+		n.Gone = true
 	case err != nil:
-		n.err = &store.BrokenObject{Key: p.key, Place: p.path, Err: errors.Unwrap(err)}
-		n.hash = xxhash.Sum64String(err.Error())
+		n.Err = &store.BrokenObject{Key: p.key, Place: p.path, Err: errors.Unwrap(err)}
+		n.Mark = err.Error()
 	default:
-		n.hash = xxhash.Sum64(n.text)
+		n.Mark = strconv.FormatUint(xxhash.Sum64(n.Text), 16)
 	}
-	if w.knows(p.key, n) {
+	if w.receiver.Knows(p.key, n) {
 		delete(w.doubt, p.key)
 		return
 	}
 	if err == nil {
-		r, err := p.parse(n.text)
-		n.object, n.err = r.object, err
+		var r record
+		if r, n.Err = p.parse(n.Text); n.Err == nil {
+			n.UID = r.object.GetUID()
+		}
 	}
-	if looks := w.doubt[p.key]; looks < 2 && (n.gone || n.err != nil) {
+	if looks := w.doubt[p.key]; looks < 2 && (n.Gone || n.Err != nil) {
 		w.doubt[p.key] = looks // lookAgain counts
 		return
 	}
 	delete(w.doubt, p.key)
-	if was, ok := w.told[p.key]; ok && !n.gone && was.hash == n.hash {
-		delete(w.news, p.key) // back to what the receiver knows
-		return
-	}
-	if _, ok := w.news[p.key]; !ok {
-		w.order = append(w.order, p.key)
-	}
-	w.news[p.key] = n
-}
-
-// knows tells whether n is what the receiver knows or is about to hear.
-func (w *watch) knows(key store.Key, n *news) bool {
-	if next, ok := w.news[key]; ok {
-		return next.gone == n.gone && next.hash == n.hash
-	}
-	was, ok := w.told[key]
-	return ok != n.gone && (n.gone || was.hash == n.hash)
+	w.receiver.Note(p.key, n)
 }
 
 // lookAgain looks at what was in doubt: at the second time it is believed.
@@ -284,11 +186,9 @@ func (w *watch) rescan() {
 		seen[p.key] = true
 		w.refresh(p)
 	}
-	for _, keys := range []iter.Seq[store.Key]{maps.Keys(w.told), maps.Keys(w.news)} {
-		for key := range keys {
-			if !seen[key] {
-				w.refresh(w.s.placeIn(w.kind, key.Namespace, key.Name))
-			}
+	for _, key := range slices.Collect(w.receiver.Keys()) {
+		if !seen[key] {
+			w.refresh(w.s.placeIn(w.kind, key.Namespace, key.Name))
 		}
 	}
 }

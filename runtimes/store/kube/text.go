@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -97,13 +98,17 @@ func parse(k v1alpha1.Kind, text []byte) (v1alpha1.Object, error) {
 
 // heading is what can be read of any object.
 type heading struct {
-	key          store.Key
-	uid, version string
+	key     store.Key
+	uid     types.UID
+	version string
 }
 
 func head(k v1alpha1.Kind, text []byte) heading {
 	var o struct {
-		Metadata struct{ Namespace, Name, UID, ResourceVersion string } `json:"metadata"`
+		Metadata struct {
+			Namespace, Name, ResourceVersion string
+			UID                              types.UID
+		} `json:"metadata"`
 	}
 	_ = json.Unmarshal(text, &o) // what the server sends is JSON; what is not has no name
 	m := o.Metadata

@@ -227,7 +227,7 @@ func TestReplace(t *testing.T) {
 	w := newWatch(k)
 	next := func(want string) {
 		t.Helper()
-		e, sent := w.next()
+		e, sent := w.receiver.Next()
 		got := ""
 		if e != nil {
 			got = strings.TrimSpace(string(e.Type) + " " + e.Key.Name)
