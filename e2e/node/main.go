@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/kbcli/kbcli/internal/testkube"
 )
 
-const usage = "usage: node build | up [--nodes 1|2] [--bare] | renew | down | status | kubectl ARGS..."
+const usage = "usage: node build | up [--nodes 1|2] [--bare] | renew | down [DIRECTORY] | status | kubectl ARGS..."
 
 func main() {
 	if len(os.Args) < 2 {
@@ -39,7 +40,7 @@ func run(verb string, args []string) error {
 		}
 		return c.Renew()
 	case "down":
-		return down()
+		return down(args)
 	case "status":
 		return status()
 	case "kubectl":
@@ -97,14 +98,17 @@ func up(args []string) error {
 	return nil
 }
 
-// down ends those that up has started, and removes what killed ones have left. Those of
-// running tests are let be.
-func down() error {
+// down ends the one whose directory is given, or those that up has started, and removes
+// what killed ones have left. Those of running tests are let be.
+func down(dirs []string) error {
 	running, err := testkube.Running()
 	if err != nil {
 		return err
 	}
 	for _, c := range running {
+		if len(dirs) > 0 && !slices.Contains(dirs, c.Dir()) {
+			continue
+		}
 		mine, err := c.Lasting()
 		if err != nil {
 			return err
