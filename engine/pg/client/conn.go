@@ -64,19 +64,25 @@ func (c *Conn) pin(ctx context.Context) error {
 	if _, err := c.sql.Exec(ctx, pinned); err != nil {
 		return err
 	}
-	// Only a superuser may choose the language, and not every release on every
-	// system can watch for a client that died while it waits for a checkpoint.
-	for _, wish := range []string{"SET lc_messages = 'C'", "SET client_connection_check_interval = '1s'"} {
-		var refused *pgconn.PgError
-		if _, err := c.sql.Exec(ctx, wish); err != nil && !errors.As(err, &refused) {
-			return err
-		}
-	}
 	var number int
 	if err := c.sql.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&number); err != nil {
 		return err
 	}
 	c.version = pg.Version(number)
+	// A refusal would stand in the server's log each time: only what it may grant is asked.
+	var wishes []string
+	if c.sql.PgConn().ParameterStatus("is_superuser") == "on" {
+		wishes = append(wishes, "SET lc_messages = 'C'")
+	}
+	if c.version.Major() >= 14 { // not on every system: it watches for a client that died while it waits for a checkpoint
+		wishes = append(wishes, "SET client_connection_check_interval = '1s'")
+	}
+	for _, wish := range wishes {
+		var refused *pgconn.PgError
+		if _, err := c.sql.Exec(ctx, wish); err != nil && !errors.As(err, &refused) {
+			return err
+		}
+	}
 	return nil
 }
 
