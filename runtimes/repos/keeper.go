@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	probeInterval     = time.Minute      // how often an idle repository is asked whether it is there
+	probeInterval     = 15 * time.Second // how often an idle repository is asked whether it is there
 	inventoryInterval = time.Hour        // how often what it holds is compared with the objects
 	failedInterval    = 10 * time.Second // how often one that failed is tried again
 )
