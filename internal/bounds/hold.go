@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bounds
+
+import (
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+)
+
+// ledger is what is held in this process.
+var ledger struct {
+	mu    sync.Mutex
+	n     int
+	held  int64
+	base  int64 // what the process took when the first began
+	limit int64 // of Go before that
+}
+
+// least is what is left to everything else in the process, also where it took less.
+const least = 16 << 20
+
+// Hold has Go keep the process to what it takes now and b's memory, until release is
+// called; several at once add up. A limit that is lower already (GOMEMLIMIT) stays. What
+// the rest of the process needs beside costs time then, and is given.
+func (b Bounds) Hold() (release func()) {
+	ledger.mu.Lock()
+	defer ledger.mu.Unlock()
+	if ledger.n == 0 {
+		debug.FreeOSMemory()
+		ledger.base = max(taken()+least/2, least)
+		ledger.limit = debug.SetMemoryLimit(-1)
+	}
+	n := b.memory()
+	ledger.n++
+	ledger.held += n
+	set()
+	return sync.OnceFunc(func() {
+		ledger.mu.Lock()
+		defer ledger.mu.Unlock()
+		ledger.n--
+		ledger.held -= n
+		set()
+	})
+}
+
+// set sets the limit. The caller holds the ledger.
+func set() {
+	limit := ledger.limit
+	if ledger.n > 0 && ledger.base <= math.MaxInt64-ledger.held {
+		limit = min(limit, ledger.base+ledger.held)
+	}
+	debug.SetMemoryLimit(limit)
+}
+
+// taken is what Go has from the system, as its limit counts it.
+func taken() int64 {
+	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64() - s[1].Value.Uint64())
+}
