@@ -14,8 +14,9 @@ const DefaultMemory = 256 << 20
 
 // Bounds of one backup or restore. A field that is zero bounds nothing, but for Memory.
 type Bounds struct {
-	// Memory is how many bytes it takes at most, beside what the process takes anyway; 0
-	// is DefaultMemory.
+	// Memory is how many bytes it takes at most, beside what the process takes anyway. 0 is
+	// DefaultMemory, and more where that would be too little: what nobody bounded is not
+	// refused because a database has grown.
 	Memory int64
 	// Workers is how many goroutines compress or unpack at once, at most; 0 leaves it to
 	// whoever does the work. Fewer are at work if Memory is too small for them.
@@ -29,11 +30,17 @@ type Bounds struct {
 	// IdleIO leaves the disk to others as long as they want it, as ionice -c 3 does. It is
 	// heeded by the I/O schedulers that know of it, as bfq, and by no other.
 	IdleIO bool
+
+	grow func(memory int64) // of Hold; nil: nothing is held
 }
 
-// Room is how much of Memory may be needed at once. The rest is what was needed before,
-// until Go takes it back.
-func (b Bounds) Room() int64 { return b.memory() / 4 * 3 }
+// Room is how much of Memory may be needed at once. The rest is what was needed before
+// until Go collects it, and what Go takes itself.
+func (b Bounds) Room() int64 { return b.memory() / 8 * 5 }
+
+// most is where Go collects at the latest. It leaves something to what Go does not count,
+// as the program's own pages.
+func most(memory int64) int64 { return memory / 4 * 3 }
 
 func (b Bounds) memory() int64 {
 	if b.Memory <= 0 {
@@ -42,13 +49,20 @@ func (b Bounds) memory() int64 {
 	return b.Memory
 }
 
-// Check refuses bounds under which need bytes at once are too many.
+// Check refuses bounds under which need bytes at once are too many, with a *MemoryError.
 func (b Bounds) Check(need int64) error {
 	if need <= b.Room() {
 		return nil
 	}
 	const mib = 1 << 20
-	return &MemoryError{Limit: b.memory(), Least: (need/3*4/mib + 1) * mib}
+	least := (need/5*8/mib + 1) * mib
+	if b.Memory > 0 {
+		return &MemoryError{Limit: b.Memory, Least: least}
+	}
+	if b.grow != nil {
+		b.grow(least)
+	}
+	return nil
 }
 
 // MemoryError says that something cannot be done in the memory that it was given.

@@ -18,25 +18,31 @@ var ledger struct {
 	limit int64 // of Go before that
 }
 
-// least is what is left to everything else in the process, also where it took less.
-const least = 16 << 20
-
 // Hold has Go keep the process to what it takes now and b's memory, until release is
 // called; several at once add up. A limit that is lower already (GOMEMLIMIT) stays. What
-// the rest of the process needs beside costs time then, and is given.
-func (b Bounds) Hold() (release func()) {
+// the rest of the process needs beside costs time then, and is given. The work is to be
+// done with the Bounds that it returns.
+func (b Bounds) Hold() (held Bounds, release func()) {
 	ledger.mu.Lock()
 	defer ledger.mu.Unlock()
 	if ledger.n == 0 {
 		debug.FreeOSMemory()
-		ledger.base = max(taken()+least/2, least)
+		ledger.base = taken()
 		ledger.limit = debug.SetMemoryLimit(-1)
 	}
-	n := b.memory()
+	n := most(b.memory())
 	ledger.n++
 	ledger.held += n
 	set()
-	return sync.OnceFunc(func() {
+	b.grow = func(memory int64) {
+		ledger.mu.Lock()
+		defer ledger.mu.Unlock()
+		more := max(most(memory)-n, 0)
+		n += more
+		ledger.held += more
+		set()
+	}
+	return b, sync.OnceFunc(func() {
 		ledger.mu.Lock()
 		defer ledger.mu.Unlock()
 		ledger.n--
