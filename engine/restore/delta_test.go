@@ -176,11 +176,15 @@ func spoil(t *testing.T, rnd *rand.Rand, dir, outside string) (changed int64) {
 			must(os.Link(outside, path))
 		}
 	}
-	for _, name := range []string{"standby.signal", "base/999", "pg_wal/000000010000000000000042", "pg_wal/archive_status/x.ready", "global/99999"} {
+	strays := []string{"stray"}
+	if _, err := os.Stat(filepath.Join(dir, "global")); err == nil {
+		strays = []string{"standby.signal", "base/999", "pg_wal/000000010000000000000042", "pg_wal/archive_status/x.ready", "global/99999"}
+		must(os.RemoveAll(filepath.Join(dir, "pg_subtrans")))
+		must(os.Chmod(filepath.Join(dir, "base"), 0o755))
+	}
+	for _, name := range strays {
 		must(os.WriteFile(filepath.Join(dir, name), []byte("stray"), 0o600))
 	}
-	must(os.RemoveAll(filepath.Join(dir, "pg_subtrans")))
-	must(os.Chmod(filepath.Join(dir, "base"), 0o755))
 	return changed
 }
 

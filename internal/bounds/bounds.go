@@ -55,7 +55,7 @@ func (b Bounds) Check(need int64) error {
 		return nil
 	}
 	const mib = 1 << 20
-	least := (need/5*8/mib + 1) * mib
+	least := (need*8 + 5*mib - 1) / (5 * mib) * mib
 	if b.Memory > 0 {
 		return &MemoryError{Limit: b.Memory, Least: least}
 	}
