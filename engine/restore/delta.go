@@ -5,17 +5,21 @@ package restore
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
 )
 
@@ -67,6 +71,28 @@ func (f *fetcher) prune(root *os.Root, dir, at string) error {
 			if err := f.prune(root, name, p); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// pruneTablespaces removes from the directory of the tablespaces those that the backup
+// does not have.
+func (f *fetcher) pruneTablespaces() error {
+	entries, err := os.ReadDir(f.into.Tablespaces)
+	if errors.Is(err, fs.ErrNotExist) || f.into.Tablespaces == "" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range entries {
+		oid, err := strconv.ParseUint(d.Name(), 10, 32)
+		if err == nil && f.space[pg.Oid(oid)] != nil {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(f.into.Tablespaces, d.Name())); err != nil {
+			return err
 		}
 	}
 	return nil

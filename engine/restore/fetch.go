@@ -243,12 +243,20 @@ func (f *fetcher) layout() error {
 		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 && !old {
 			return &NotEmptyError{dir}
 		}
+		if info, err := os.Lstat(dir); err == nil && !info.IsDir() { // a link leads to another's
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
+		}
 		if f.space[t.Oid], err = f.open(dir); err != nil {
 			return err
 		}
 	}
 	if old {
 		if err := f.prune(f.data, ".", ""); err != nil {
+			return err
+		}
+		if err := f.pruneTablespaces(); err != nil {
 			return err
 		}
 		for oid, root := range f.space {
