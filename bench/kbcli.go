@@ -99,6 +99,14 @@ func (k *kbcli) backup(ctx context.Context, name string, incremental bool) (usag
 
 // restore makes a cluster. Its files are there when the phase of its object changes.
 func (k *kbcli) restore(ctx context.Context, name string) (usage, error) {
+	return k.restored(ctx, name)
+}
+
+func (k *kbcli) delta(ctx context.Context, name, dir string) (usage, error) {
+	return k.restored(ctx, name, "--delta", dir, "--auto-approve")
+}
+
+func (k *kbcli) restored(ctx context.Context, name string, flags ...string) (usage, error) {
 	var files float64
 	u, err := k.meter().measure(func(watch func(int)) error {
 		began := time.Now()
@@ -116,7 +124,7 @@ func (k *kbcli) restore(ctx context.Context, name string) (usage, error) {
 				}
 			}
 		}()
-		err := k.run(ctx, "cluster", "restore", "r-"+name, "--backup", name, "--wait")
+		err := k.run(ctx, append([]string{"cluster", "restore", "r-" + name, "--backup", name, "--wait"}, flags...)...)
 		close(done)
 		<-ended
 		return err
