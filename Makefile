@@ -8,6 +8,9 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 PREFIX   ?= /usr/local
 FUZZTIME ?= 20s
 TESTFLAGS ?=
+BENCHCOUNT ?= 6
+OLD ?= HEAD~1
+NEW ?= HEAD
 
 TOOL := go tool -modfile=tools/go.mod
 
@@ -77,6 +80,18 @@ long: bin/slowest node ## the tests on a Kubernetes node that take a quarter of 
 bench: build ## Go's benchmarks, then the same work beside other tools: an hour, as root
 	go test -run '^$$' -bench . -benchmem ./...
 	bench/run.sh
+
+# the inner loops: in memory, and over in a minute
+BENCH_GO := BenchmarkFeed|BenchmarkPageChecksum|BenchmarkVerifyPage|BenchmarkCompress|BenchmarkDecompress|BenchmarkPack|BenchmarkFiles|BenchmarkDecode|BenchmarkXact|BenchmarkReceive
+BENCH_PACKAGES := ./engine/pg ./engine/pg/walscan ./engine/pg/replication ./engine/repository ./engine/repository/walindex ./engine/catalog
+
+.PHONY: bench-go
+bench-go: ## the inner loops alone: WAL, pages, frames, seals, lists, indexes
+	go test -run '^$$' -bench '^($(BENCH_GO))$$' -benchmem -count $(BENCHCOUNT) $(BENCH_PACKAGES)
+
+.PHONY: bench-diff
+bench-diff: ## the inner loops of two commits beside each other: OLD=rev, NEW=rev (default HEAD)
+	tools/bench-diff.sh '$(OLD)' '$(NEW)' '^($(BENCH_GO))$$' '$(BENCHCOUNT)' $(BENCH_PACKAGES)
 
 .PHONY: bench-quick
 bench-quick: build ## the same work beside other tools with small data: minutes, as root

@@ -113,6 +113,10 @@ func (k *kbcli) restore(ctx context.Context, name string) (usage, error) {
 	return k.bring(ctx, name, "--backup", name)
 }
 
+func (k *kbcli) delta(ctx context.Context, name, dir string) (usage, error) {
+	return k.bring(ctx, name, "--backup", name, "--delta", dir, "--auto-approve")
+}
+
 // restoreTo brings back a moment.
 func (k *kbcli) restoreTo(ctx context.Context, name, _, at string) (usage, error) {
 	return k.bring(ctx, name, "--source-cluster", "src", "--restore-to-time", at)

@@ -43,6 +43,7 @@ type test struct {
 var tests = []test{
 	{"incremental", "a full backup, 1 % of the pages changed, an incremental one", (*bench).incremental},
 	{"chain", "ten incrementals of 1 % each; the last restores like the first full one", (*bench).chain},
+	{"delta", "a restore over a directory of which 1 % of the pages changed", (*bench).delta},
 	{"full", "a full backup and a restore, of three data sets", (*bench).full},
 	{"s3", "the same of one data set, with an S3 server", (*bench).s3},
 	{"pitr", "a moment behind 120 segments of WAL", (*bench).pitr},

@@ -112,6 +112,13 @@ func (p *pgBackRest) restoreTo(ctx context.Context, name, backup, at string) (us
 	return p.bring(ctx, name, p.cmd()+` --set="$1" --type=time --target="$2" --pg1-path="$3" --target-action=promote restore`, p.labels[backup], at)
 }
 
+func (p *pgBackRest) delta(ctx context.Context, name, dir string) (usage, error) {
+	if err := os.Rename(dir, p.into(name)); err != nil {
+		return usage{}, err
+	}
+	return p.bring(ctx, name, p.cmd()+` --delta --set="$1" --pg1-path="$2" --type=immediate --target-action=promote restore`, p.labels[name])
+}
+
 // forget lets the last full backup stay: pgBackRest keeps one.
 func (p *pgBackRest) forget(ctx context.Context, _ string) error {
 	_, err := finish(p.b.command(ctx, false, "bash", "-c", p.cmd()+" expire"), nil)

@@ -19,6 +19,7 @@ type backup struct {
 	kind, policy, name string
 	wait               bool
 	timeout            time.Duration
+	limits             limiting
 }
 
 func newBackupCommand(a *app) *cobra.Command {
@@ -36,7 +37,10 @@ snapshot     clones of the files, on the cluster's own file system: at once, and
 incremental  the blocks that changed since the last backup in the repository, as the WAL
              tells. It restores alone and at once, as a datafile backup does, and the
              backup that it was compared with may be deleted. Where there is none, or
-             the WAL cannot tell, every file is read, and the backup's message says why.`,
+             the WAL cannot tell, every file is read, and the backup's message says why.
+
+On a busy server --nice, --idle-io, --upload and --workers hold it back, and --memory bounds
+it; what they leave open the policy says (spec.limits).`,
 		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait\n  kbcli cluster backup my-pg --type incremental",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -51,6 +55,7 @@ incremental  the blocks that changed since the last backup in the repository, as
 	f.StringVar(&o.policy, "policy", "", "the backup policy (default the cluster's own)")
 	f.StringVar(&o.name, "name", "", "the name of the backup (default backup-NAMESPACE-CLUSTER-TIME)")
 	waitFlags(c, &o.wait, &o.timeout, 24*time.Hour, "the backup is complete")
+	o.limits.flags(c, "upload")
 	alias(c, "type", "backup-type", "method")
 	alias(c, "policy", "backup-policy")
 	alias(c, "name", "backup-name")
@@ -72,7 +77,11 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 	if err != nil {
 		return err
 	}
-	b := &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{ClusterRef: cluster, BackupPolicyName: p.Name, BackupType: v1alpha1.BackupType(o.kind)}}
+	limits, err := o.limits.spec("upload")
+	if err != nil {
+		return err
+	}
+	b := &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{ClusterRef: cluster, BackupPolicyName: p.Name, BackupType: v1alpha1.BackupType(o.kind), Limits: limits}}
 	b.Namespace, b.Name = a.namespace, o.name
 	if b.Name == "" {
 		b.Name = "unnamed" // only to be judged

@@ -76,6 +76,7 @@ func (a *app) backupFacts(b *v1alpha1.Backup, lives bool) facts {
 	f.add("Snapshot Path", st.SnapshotPath)
 	f.add("Volume Snapshot", st.VolumeSnapshot)
 	f.add("Copy Of", b.Spec.CopyOf)
+	f.add("Limits", limitWords(b.Spec.Limits))
 	f.add("Timeline", number(st.Timeline))
 	f.add("Start LSN", st.StartLSN)
 	f.add("Stop LSN", st.StopLSN)

@@ -96,6 +96,9 @@ func (a *app) describeCluster(ctx context.Context, c *v1alpha1.Cluster, p *v1alp
 		a.restoreFacts(c, r).write(out)
 	}
 	section("Data Protection", a.protection(c, p))
+	if p != nil && !p.Spec.Limits.IsZero() {
+		fmt.Fprintf(out, "\nBackups are limited to: %s\n", limitWords(p.Spec.Limits))
+	}
 	a.describeArchive(c, section)
 	return nil
 }
@@ -201,6 +204,8 @@ func (a *app) restoreFacts(c *v1alpha1.Cluster, r *v1alpha1.RestoreStatus) facts
 		if s.Resolved != nil {
 			f.add("Backup", s.Resolved.BackupName)
 		}
+		f.add("Over", s.Delta)
+		f.add("Limits", limitWords(s.Limits))
 	}
 	f.add("Phase", string(r.Phase))
 	f.add("Message", r.Message)

@@ -18,6 +18,7 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/internal/bounds"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/kubernetes"
@@ -209,10 +210,20 @@ var rows = []row{
 	on("NoRoom", func(_ *restore.NoRoomError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "make room on the disk of the state directory, or move it with --state-dir"}
 	}),
+	on("NotReusable", func(e *restore.NotReusableError, err error) saying {
+		s := saying{words: err.Error(), code: exitConflict, hint: "without --delta everything is fetched into a directory of its own"}
+		if e.Running {
+			s.hint = "stop it first; a restore never writes over a live server"
+		}
+		return s
+	}),
+	on("Memory", func(e *bounds.MemoryError, err error) saying {
+		return saying{words: err.Error(), code: exitFailed, hint: fmt.Sprintf("give it more: --memory %dMi, or spec.limits.memory of the backup policy", (e.Least+1<<20-1)>>20)}
+	}),
 	on("NotEmpty", func(e *restore.NotEmptyError, err error) saying {
 		return saying{
 			words: err.Error(), code: exitConflict, next: "ls -la " + e.Dir,
-			hint: "give the new cluster another name, or take the directory away if nobody needs what is in it",
+			hint: "give the new cluster another name, take the directory away if nobody needs what is in it, or restore over it with --delta " + e.Dir,
 		}
 	}),
 	on("LogElsewhere", func(e *runtimes.LogElsewhereError, err error) saying {

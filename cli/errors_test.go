@@ -21,6 +21,7 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/internal/bounds"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/kubernetes"
@@ -102,6 +103,9 @@ func TestErrors(t *testing.T) {
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x1000000}},
 		{"NoSuperuser", &restore.NoSuperuserError{}},
 		{"NoRoom", &restore.NoRoomError{Dir: "/var/lib/kubeblocks", Need: 2000, Free: 1000}},
+		{"NotReusable", &restore.NotReusableError{Dir: "/srv/pg", Reason: "its system identifier is 1, and that of the backup 2: it is another server's"}},
+		{"NotReusable", &restore.NotReusableError{Dir: "/srv/pg", Reason: "process 4711 runs in it: a server, or who looks at it", Running: true}},
+		{"Memory", fmt.Errorf("restore: %w", &bounds.MemoryError{Limit: 8 << 20, Least: 65 << 20})},
 		{"NotEmpty", &restore.NotEmptyError{Dir: "/var/lib/kubeblocks/clusters/default/my-pg/data"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "cluster my-pg", Command: "journalctl -u postgresql@15-main.service"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "the agent"}},

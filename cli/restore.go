@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -32,6 +33,9 @@ type restoring struct {
 	latest, exclusive    bool
 	timeline             uint32
 	dryRun, wait         bool
+	delta                string
+	approved             bool
+	limits               limiting
 	timeout              time.Duration
 	output               string
 
@@ -46,13 +50,21 @@ func newRestoreCommand(a *app) *cobra.Command {
 
 The other is not touched, and may be deleted already. What will be kept and what
 will be lost is shown first, on stderr. "kbcli help restore-time" tells how a
-moment can be said.`,
+moment can be said.
+
+--delta takes a directory that holds most of the data already: that of a cluster that was
+deleted with the termination policy Halt, or data.new of a restore that failed. It becomes
+the new cluster's. Each file is compared by checksum and only what differs is fetched and
+written, so that it costs what changed. What is in it otherwise is lost: the name is asked
+for again. A directory is refused on which a server runs, which has another system
+identifier, or which any cluster has.`,
 		Example: `  kbcli cluster restore new-cluster --restore-to-time "Apr 17,2023 19:56:40 UTC+0800" --source-cluster my-pg
   kbcli cluster restore new-cluster --restore-to-time "10 minutes ago" --source-cluster my-pg --dry-run
   kbcli cluster restore new-cluster --latest --source-cluster my-pg --wait
   kbcli cluster restore new-cluster --restore-to-name before-upgrade --source-cluster my-pg
   kbcli cluster restore new-cluster --restore-to-xid 752 --exclusive --source-cluster my-pg
-  kbcli cluster restore new-cluster --backup backup-default-my-pg-20230417195547`,
+  kbcli cluster restore new-cluster --backup backup-default-my-pg-20230417195547
+  kbcli cluster restore my-pg2 --latest --source-cluster my-pg --delta /var/lib/kubeblocks/clusters/default/my-pg/data`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err
@@ -76,6 +88,10 @@ moment can be said.`,
 	f.StringVar(&o.lineage, "source-lineage", "", "of several that had the source's name: the lineage, as kbcli cluster describe-backup tells it")
 	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target: a time, an LSN or a transaction")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and do nothing")
+	f.StringVar(&o.delta, "delta", "", "restore over this directory of a stopped server, keeping what is right in it")
+	approveFlag(c, &o.approved)
+	o.limits.flags(c, "download")
+	_ = c.MarkFlagDirname("delta")
 	outputFlag(c, &o.output, "json|yaml")
 	waitFlags(c, &o.wait, &o.timeout, 24*time.Hour, "the new cluster serves")
 	alias(c, "backup", "backup-name")
@@ -118,6 +134,8 @@ func (o *restoring) check() error {
 		return usage("--source-lineage is not for --backup, which has its own")
 	case o.timeline != 0 && o.backup != "":
 		return usage("--timeline is not for --backup, which has its own")
+	case o.approved && o.delta == "":
+		return usage("--auto-approve is only for --delta")
 	case len(o.point) > 63:
 		return usage("the name of a restore point has at most 63 bytes")
 	case o.output != "" && !o.dryRun:
@@ -156,6 +174,16 @@ func (o *restoring) read() error {
 }
 
 func (o *restoring) run(ctx context.Context, a *app, name string) error {
+	if _, err := o.limits.spec("download"); err != nil {
+		return err
+	}
+	if o.delta != "" {
+		dir, err := filepath.Abs(o.delta)
+		if err != nil {
+			return err
+		}
+		o.delta = dir
+	}
 	s, err := a.objects(ctx)
 	if err != nil {
 		return err
@@ -178,7 +206,7 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	}
 	fmt.Fprint(a.stdio.Err, p.summary())
 	if o.dryRun {
-		if err := a.room(ctx, p); err != nil {
+		if err := o.room(ctx, a, p); err != nil {
 			a.warn("%v", err)
 		}
 		if o.output == "" {
@@ -186,8 +214,16 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 		}
 		return a.value(o.output, p.plan)
 	}
-	if err := a.room(ctx, p); err != nil {
+	if err := o.room(ctx, a, p); err != nil {
 		return err
+	}
+	if o.delta != "" {
+		if !o.approved {
+			a.note("What is in %s becomes cluster %s as it was then; what else is in it is LOST.", o.delta, name)
+		}
+		if err := a.confirm(ctx, []string{name}, o.approved); err != nil {
+			return err
+		}
 	}
 	c, err := o.cluster(ctx, s, a.namespace, name, p)
 	if err != nil {
@@ -209,10 +245,17 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 }
 
 // room says why there is no place for the new cluster, before anything is fetched.
-func (a *app) room(ctx context.Context, p *preview) error {
+func (o *restoring) room(ctx context.Context, a *app, p *preview) error {
 	rt, err := a.runtime(ctx)
 	if err != nil {
 		return err
+	}
+	if o.delta != "" {
+		over, ok := rt.(runtimes.Overwriter)
+		if !ok {
+			return usage("--delta is for one machine: on Kubernetes a restored cluster has volumes of its own")
+		}
+		return over.CheckDelta(ctx, p.plan, a.namespace, p.name, o.delta)
 	}
 	if place, ok := rt.(runtimes.Roomer); ok {
 		return place.CheckRoom(p.plan, a.namespace, p.name)
@@ -344,6 +387,10 @@ func (o *restoring) cluster(ctx context.Context, s store.Store, namespace, name 
 		SourceCluster: p.source, SourceNamespace: namespace, SourceLineage: p.plan.Lineage,
 		Backup: o.backup, Latest: p.target.Latest, Exclusive: o.exclusive, Timeline: int64(o.timeline),
 		LSN: o.lsn, XID: o.xid, Name: o.point, Resolved: resolved(p.plan),
+		Delta: o.delta,
+	}
+	if r.Limits, err = o.limits.spec("download"); err != nil {
+		return nil, err
 	}
 	if p.target.Earliest {
 		r.Backup = p.plan.Backup

@@ -2,7 +2,11 @@
 
 package runtimes
 
-import "github.com/kbcli/kbcli/engine/restore"
+import (
+	"context"
+
+	"github.com/kbcli/kbcli/engine/restore"
+)
 
 // Roomer is a Runtime that knows where a restored cluster will be.
 type Roomer interface {
@@ -15,4 +19,13 @@ type Roomer interface {
 type Hinter interface {
 	error
 	Hint() string
+}
+
+// Overwriter is a runtime that can restore over a directory that holds most of the data
+// already.
+type Overwriter interface {
+	// CheckDelta says why the plan's new cluster cannot have a directory: a
+	// *restore.NotReusableError, a *restore.NoRoomError or a *restore.NotEmptyError.
+	// Nothing is written.
+	CheckDelta(ctx context.Context, p *restore.Plan, namespace, name, dir string) error
 }

@@ -73,6 +73,10 @@ type BackupSpec struct {
 	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$`
 	// +optional
 	CopyOf string `json:"copyOf,omitempty"`
+	// Limits is what the backup may take of the machine. What it leaves open the policy
+	// says. It is looked at when the backup begins.
+	// +optional
+	Limits *LimitsSpec `json:"limits,omitempty"`
 }
 
 // BackupPhase is the state of a backup in one word.
@@ -188,6 +192,7 @@ func (b *Backup) Validate() error {
 	default:
 		l.invalid("spec.backupType", string(b.Spec.BackupType), "is not one of snapshot, datafile, incremental")
 	}
+	b.Spec.Limits.validate(&l, "spec.limits")
 	return l.orNil()
 }
 

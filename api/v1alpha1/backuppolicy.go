@@ -64,6 +64,9 @@ type BackupPolicySpec struct {
 	// Incremental says when an incremental backup comes beside its schedule.
 	// +optional
 	Incremental IncrementalSpec `json:"incremental,omitzero"`
+	// Limits is what one backup may take of the machine.
+	// +optional
+	Limits *LimitsSpec `json:"limits,omitempty"`
 }
 
 // RetentionSpec is how far back a restore must be able to go.
@@ -333,6 +336,7 @@ func (p *BackupPolicy) Validate() error {
 	if b := s.Incremental.ReplayBound; !b.IsZero() && b.Cmp(resource.MustParse("16Mi")) < 0 {
 		l.invalid("spec.incremental.replayBound", b.String(), "is less than 16Mi")
 	}
+	s.Limits.validate(&l, "spec.limits")
 	return l.orNil()
 }
 

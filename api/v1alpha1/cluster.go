@@ -221,6 +221,18 @@ type RestoreSpec struct {
 	// +optional
 	Timeline int64 `json:"timeline,omitempty"`
 
+	// Delta is an absolute path: of a stopped server's data directory, of the same system
+	// identifier, which becomes the new cluster's. What is right in it is kept, and only the
+	// rest is fetched. It is on the machine of the agent; on Kubernetes there is none.
+	// +kubebuilder:validation:MaxLength=4096
+	// +kubebuilder:validation:Pattern=`^(/[^\x00]*)?$`
+	// +optional
+	Delta string `json:"delta,omitempty"`
+	// Limits is what the restore may take of the machine, the server that recovers left
+	// aside.
+	// +optional
+	Limits *LimitsSpec `json:"limits,omitempty"`
+
 	// Resolved is what the target was found to mean. It is filled in once,
 	// before anything is fetched, and recovery is judged by it.
 	// +optional

@@ -182,6 +182,8 @@ func (r *RestoreSpec) validate(l *FieldErrors, path string) {
 		l.forbidden(path+".exclusive", "is only for a time, an lsn or an xid")
 	}
 	l.timeline(path+".timeline", r.Timeline, 0)
+	l.absolute(path+".delta", r.Delta)
+	r.Limits.validate(l, path+".limits")
 	if t := r.Resolved; t != nil {
 		l.timeline(path+".resolved.timeline", t.Timeline, 1)
 		if t.StopLSN == "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/internal/bounds"
 )
 
 const controlPath = "global/pg_control"
@@ -31,7 +32,11 @@ type Config struct {
 	Name    string // of the backup; unique in the lineage
 	Manual  bool
 	Fast    bool // do not wait for a spread checkpoint
-	Workers int  // how many files are read at once
+	Workers int  // how many files are read at once, if the bounds allow it
+
+	// Bounds are what it may take of the machine. Bytes a second are the Lineage's: see
+	// repository.Lineage.Limited.
+	Bounds bounds.Bounds
 
 	// Incremental, if set, has Take read what changed alone.
 	Incremental *Incremental
@@ -200,8 +205,12 @@ func (b *backup) copyFiles(ctx context.Context, entries []entry, start pg.LSN, v
 	for i := range list {
 		b.total += list[i].size
 	}
-	workers := max(b.cfg.Workers, 1)
-	c := newCopier(b.cfg, entries, workers)
+	use, err := sizes(b.cfg, entries, b.total, b.base)
+	if err != nil {
+		return err
+	}
+	workers := use.workers
+	c := newCopier(b.cfg, entries, use)
 	c.keep(b.base, shares)
 	c.start, c.verify, c.exact = start, verify, b.conn == nil
 	c.earlier, c.total = earlier, b.total

@@ -109,16 +109,18 @@ func (c *copier) keep(b *base, shares []share) {
 	}
 }
 
-func newCopier(cfg *Config, entries []entry, workers int) *copier {
+func newCopier(cfg *Config, entries []entry, use sizing) *copier {
 	c := &copier{
 		cfg: cfg, entries: entries,
-		writers: make(chan *packWriter, workers+2),
+		writers: make(chan *packWriter, use.workers+use.uploads),
 		pieces:  make([][]piece, len(entries)),
 		gone:    make([]bool, len(entries)),
 		numbers: map[repository.PackRef]uint32{},
 	}
 	for range cap(c.writers) {
-		c.writers <- &packWriter{}
+		p := &packWriter{}
+		p.Size = use.pack
+		c.writers <- p
 	}
 	return c
 }
@@ -144,6 +146,9 @@ func (c *copier) run(ctx context.Context, list []task, workers int) error {
 	})
 	for range workers {
 		g.Go(func() error {
+			if err := c.cfg.Bounds.Thread(); err != nil {
+				return err
+			}
 			w := &worker{c: c, buf: make([]byte, 0, repository.FrameSize)}
 			for t := range queue {
 				if err := w.do(ctx, t); err != nil {
@@ -359,6 +364,10 @@ func (w *worker) put() {
 	p, c := w.pack, w.c
 	w.pack = nil
 	c.uploads.Go(func() error {
+		// sealing and checksums are work too
+		if err := c.cfg.Bounds.Thread(); err != nil {
+			return err
+		}
 		n, err := c.cfg.Lineage.PutPack(c.upctx, repository.PackRef{Backup: c.cfg.Name, Number: p.number}, &p.PackWriter)
 		if err != nil {
 			return err

@@ -192,9 +192,31 @@ func BenchmarkPageChecksum(b *testing.B) {
 	pages := make([]byte, 128*pg.BlockSize)
 	rand.NewChaCha8([32]byte{}).Read(pages)
 	b.SetBytes(int64(len(pages)))
+	b.ReportAllocs()
 	for b.Loop() {
 		for at := 0; at < len(pages); at += pg.BlockSize {
 			pg.PageChecksum(pages[at:at+pg.BlockSize], uint32(at))
+		}
+	}
+}
+
+func BenchmarkVerifyPage(b *testing.B) {
+	pages := make([]byte, 128*pg.BlockSize)
+	rand.NewChaCha8([32]byte{}).Read(pages)
+	for i := range uint32(128) {
+		page := pages[i*pg.BlockSize : (i+1)*pg.BlockSize]
+		for k, v := range []uint16{0, 24, 8192, 8192} { // flags, lower, upper, special
+			binary.LittleEndian.PutUint16(page[10+2*k:], v)
+		}
+		binary.LittleEndian.PutUint16(page[8:], pg.PageChecksum(page, i))
+	}
+	b.SetBytes(int64(len(pages)))
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range uint32(128) {
+			if !pg.VerifyPage(pages[i*pg.BlockSize:(i+1)*pg.BlockSize], i).Ok() {
+				b.Fatal("a good page was refused")
+			}
 		}
 	}
 }

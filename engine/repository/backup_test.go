@@ -103,7 +103,7 @@ func TestPack(t *testing.T) {
 			}
 			want := test.gets
 			if l.repo.Sealed() {
-				want = 1
+				want = min(want, 1)
 			}
 			if n := c.gets.Load(); n != want {
 				t.Errorf("%s: %d requests, want %d", test.name, n, want)
@@ -202,7 +202,7 @@ func FuzzPackTable(f *testing.F) {
 			if f.Offset+uint64(f.Stored) > uint64(len(b)) || f.Raw > FrameSize {
 				t.Fatalf("%+v of %d bytes", f, len(b))
 			}
-			_, _ = decodeFrame(nil, b, 0, f)
+			_, _ = decodeFrame(nil, b[f.Offset:f.Offset+uint64(f.Stored)], f)
 		}
 	})
 }

@@ -386,13 +386,3 @@ func (r *Repository) decrypt(key string, p []byte) ([]byte, error) {
 	}
 	return out, nil
 }
-
-// payloadRange reads a piece of an object that is not sealed. Its checksum is not
-// checked: the caller has one for each frame.
-func (r *Repository) payloadRange(ctx context.Context, key string, off, length int64) ([]byte, error) {
-	b, err := r.getRange(ctx, key, headerSize(key)+off, length)
-	if err == nil && int64(len(b)) < length {
-		err = &CorruptError{key, fmt.Sprintf("it ends %d bytes early", length-int64(len(b)))}
-	}
-	return b, err
-}

@@ -158,3 +158,14 @@ func (l *Lineage) Beat(ctx context.Context) (Beat, error) {
 	}
 	return out, nil
 }
+
+// Limited is the lineage with the bytes of what is stored through it kept to up a second,
+// and of what is read to down: those of each Limited by themselves. 0 is no limit.
+func (l *Lineage) Limited(up, down int64) *Lineage {
+	if up <= 0 && down <= 0 {
+		return l
+	}
+	r := *l.repo
+	r.store = blob.Limit(r.store, up, down)
+	return &Lineage{repo: &r, info: l.info}
+}

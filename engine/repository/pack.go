@@ -6,8 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,7 +17,8 @@ import (
 // FrameSize is the most raw bytes that one frame of a pack holds.
 const FrameSize = 1 << 20
 
-// PackSize is about how many bytes a pack takes in the store before the next begins.
+// PackSize is about how many bytes a pack takes in the store before the next begins, and
+// the most: a PackWriter may be told to make smaller ones.
 const PackSize = 16 << 20
 
 // maxStored bounds what a frame takes: zstd adds a few bytes to what does not compress.
@@ -39,17 +38,27 @@ type FrameInfo struct {
 	Sum    uint64 // xxh64 of the raw bytes
 }
 
-// PackWriter gathers frames. It is used by one goroutine.
+// PackWriter gathers frames. It is used by one goroutine. It takes Size and two frames
+// of memory, and PutPack as much again in a sealed repository.
 type PackWriter struct {
+	Size int // about how many bytes a pack takes; 0 is PackSize, and more is not heeded
+
 	buf    []byte
 	frames []FrameInfo
+}
+
+func (w *PackWriter) size() int {
+	if w.Size <= 0 {
+		return PackSize
+	}
+	return min(w.Size, PackSize)
 }
 
 // Add compresses raw, at most FrameSize bytes, as the pack's next frame and
 // returns its number in the pack. sum is the xxh64 of raw.
 func (w *PackWriter) Add(raw []byte, sum uint64) int {
 	if w.buf == nil {
-		w.buf = make([]byte, 0, PackSize+2*FrameSize)
+		w.buf = make([]byte, 0, w.size()+2*FrameSize)
 	}
 	off := len(w.buf)
 	w.buf = Compress(w.buf, raw)
@@ -61,7 +70,7 @@ func (w *PackWriter) Add(raw []byte, sum uint64) int {
 func (w *PackWriter) Frames() []FrameInfo { return w.frames }
 
 // Full tells whether the pack should be put and the next begun.
-func (w *PackWriter) Full() bool { return len(w.buf) >= PackSize }
+func (w *PackWriter) Full() bool { return len(w.buf) >= w.size() }
 
 // Reset empties the writer and keeps its memory.
 func (w *PackWriter) Reset() { w.buf, w.frames = w.buf[:0], w.frames[:0] }
@@ -130,7 +139,7 @@ func (l *Lineage) PackTable(ctx context.Context, p PackRef) ([]FrameInfo, error)
 	}
 	var raw []byte
 	for i, f := range frames {
-		if raw, err = decodeFrame(raw[:0], payload, 0, f); err != nil {
+		if raw, err = decodeFrame(raw[:0], payload[f.Offset:f.Offset+uint64(f.Stored)], f); err != nil {
 			return nil, &CorruptError{key, fmt.Sprintf("frame %d: %v", i, err)}
 		}
 	}
@@ -167,15 +176,11 @@ func parsePackTable(payload []byte) ([]FrameInfo, error) {
 	return frames, nil
 }
 
-// decodeFrame undoes the frame f, whose pack's payload from base on is b, into dst.
-func decodeFrame(dst, b []byte, base uint64, f FrameInfo) ([]byte, error) {
-	if at := f.Offset - base; f.Offset < base || at > uint64(len(b)) || uint64(f.Stored) > uint64(len(b))-at {
-		return nil, fmt.Errorf("it reaches out of what was read")
-	}
+// decodeFrame undoes the frame f, which is stored, into dst.
+func decodeFrame(dst, stored []byte, f FrameInfo) ([]byte, error) {
 	if cap(dst) < int(f.Raw) {
 		dst = make([]byte, 0, max(int(f.Raw), FrameSize))
 	}
-	stored := b[f.Offset-base : f.Offset-base+uint64(f.Stored)]
 	out, err := decoder().DecodeAll(stored, dst[:0:max(int(f.Raw), 0)])
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
@@ -184,59 +189,4 @@ func decodeFrame(dst, b []byte, base uint64, f FrameInfo) ([]byte, error) {
 		return nil, fmt.Errorf("the checksum of its bytes does not match")
 	}
 	return out, nil
-}
-
-// coalesce is how many unused bytes between two frames are read rather than
-// asked around.
-const coalesce = 256 << 10
-
-// ReadFrames reads frames of one pack, in ascending order of Offset, and calls fn
-// with the number in frames and the checked raw bytes, valid only during fn. It
-// holds at most one pack in memory.
-func (l *Lineage) ReadFrames(ctx context.Context, p PackRef, frames []FrameInfo, fn func(i int, raw []byte) error) error {
-	key := l.packKey(p)
-	if !slices.IsSortedFunc(frames, func(a, b FrameInfo) int { return int(int64(a.Offset) - int64(b.Offset)) }) {
-		return fmt.Errorf("read %s: frames are not in order", key)
-	}
-	var raw []byte
-	each := func(from, to int, b []byte, base uint64) error {
-		for i := from; i < to; i++ {
-			out, err := decodeFrame(raw, b, base, frames[i])
-			if err != nil {
-				return &CorruptError{key, fmt.Sprintf("frame at %d: %v", frames[i].Offset, err)}
-			}
-			raw = out
-			if err := fn(i, out); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if l.repo.Sealed() {
-		payload, err := l.repo.get(ctx, KindPack, key)
-		if err != nil {
-			return err
-		}
-		return each(0, len(frames), payload, 0)
-	}
-	for i := 0; i < len(frames); {
-		base := frames[i].Offset
-		end := base + uint64(frames[i].Stored)
-		j := i + 1
-		for ; j < len(frames) && frames[j].Offset <= end+coalesce && end-base < PackSize; j++ {
-			end = max(end, frames[j].Offset+uint64(frames[j].Stored))
-		}
-		if base > math.MaxInt64/2 || end-base > PackSize+coalesce+2*maxStored {
-			return &CorruptError{key, fmt.Sprintf("the frame said to be at %d is out of range", base)}
-		}
-		b, err := l.repo.payloadRange(ctx, key, int64(base), int64(end-base))
-		if err != nil {
-			return err
-		}
-		if err := each(i, j, b, base); err != nil {
-			return err
-		}
-		i = j
-	}
-	return nil
 }

@@ -3,6 +3,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +23,12 @@ import (
 
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/internal/bounds"
 )
 
 // Into says where a backup is unpacked.
 type Into struct {
-	// DataDirectory must not exist or be empty.
+	// DataDirectory must not exist or be empty, unless Delta is set.
 	DataDirectory string
 	// Tablespaces holds a directory for each tablespace, named by its OID. Needed
 	// when the backup has any.
@@ -36,8 +38,12 @@ type Into struct {
 	Volume string
 	// UID and GID own what is written; -1 leaves it to the process.
 	UID, GID int
-	Jobs     int
-	Progress func(done, total int64)
+	Jobs     int // how many packs are unpacked at once, if the bounds allow it
+	// Bounds are what the restore may take of the machine, recovery's server left aside.
+	Bounds bounds.Bounds
+	// Delta, if set, says that DataDirectory may hold a server's files already: see Delta.
+	Delta    *Delta
+	Progress func(done, total int64) `json:"-"`
 }
 
 // NoRoomError says that the disk is too small for what would be written.
@@ -59,11 +65,21 @@ func (e *NotEmptyError) Error() string { return fmt.Sprintf("directory %s is not
 // the WAL that waits to be replayed.
 func (p *Plan) CheckRoom(into Into) error {
 	entries, err := os.ReadDir(into.DataDirectory)
-	if err == nil && len(entries) > 0 {
+	if err == nil && len(entries) > 0 && into.Delta == nil {
 		return &NotEmptyError{into.DataDirectory}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("restore: %w", err)
+	}
+	var old int64 // what is there is written over
+	if into.Delta != nil {
+		for _, dir := range []string{into.DataDirectory, into.Tablespaces} {
+			n, err := used(dir)
+			if err != nil {
+				return fmt.Errorf("restore: %w", err)
+			}
+			old += n
+		}
 	}
 	dir := into.DataDirectory
 	for {
@@ -82,7 +98,7 @@ func (p *Plan) CheckRoom(into Into) error {
 		if p.Snapshot != "" && !p.Copied {
 			data = 0 // shared with the snapshot
 		}
-		need := data + min(int64(p.Segments), feedAhead+4)*size + 64<<20
+		need := max(data-old, 0) + min(int64(p.Segments), feedAhead+4)*size + 64<<20
 		if free < need {
 			return &NoRoomError{dir, need, free}
 		}
@@ -99,23 +115,43 @@ func (p *Plan) Fetch(ctx context.Context, into Into) error {
 	if err := p.Onto(into.DataDirectory); err != nil {
 		return err
 	}
+	if into.Delta != nil {
+		if err := p.CheckReuse(into.DataDirectory, into.UID); err != nil {
+			return err
+		}
+	}
 	if err := p.CheckRoom(into); err != nil {
 		return err
 	}
-	files, err := p.lineage.Files(ctx, p.manifest)
+	// recovery would refuse it later
+	if _, err := feeders(into.Bounds, 1, int64(p.lineage.Info().SegmentSize)); err != nil {
+		return err
+	}
+	lineage := p.lineage.Limited(0, into.Bounds.Download)
+	files, err := lineage.Files(ctx, p.manifest)
 	if err != nil {
 		return err
 	}
-	f := &fetcher{plan: p, into: into, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files)),
+	f := &fetcher{plan: p, into: into, lineage: lineage, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files)),
 		missing: make([]atomic.Int64, len(files.Files)), dated: make([]bool, len(files.Files))}
 	for i := range files.Files {
 		f.total += files.Files[i].Size
 		f.missing[i].Store(files.Files[i].Size)
 	}
+	defer f.close()
+	if into.Delta != nil {
+		// what the memory is too small for is refused before anything is lost
+		if _, err := f.workers(); err != nil {
+			return err
+		}
+		f.delta = &deltaWork{}
+		if err := f.disarm(); err != nil {
+			return fmt.Errorf("restore: %w", err)
+		}
+	}
 	if err := f.layout(); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	defer f.close()
 	bring := f.unpack
 	if p.manifest.Snapshot != nil {
 		bring = f.clone
@@ -126,16 +162,24 @@ func (p *Plan) Fetch(ctx context.Context, into Into) error {
 	if err := f.finish(); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
+	if d := f.delta; d != nil {
+		*into.Delta = Delta{d.kept.Load(), d.fetched.Load(), d.written.Load()}
+	}
 	return nil
 }
 
 // fetcher writes one backup's files.
 type fetcher struct {
-	plan  *Plan
-	into  Into
-	files *repository.Files
+	plan    *Plan
+	into    Into
+	lineage *repository.Lineage
+	files   *repository.Files
+
 	data  *os.Root
 	space map[pg.Oid]*os.Root
+
+	delta   *deltaWork // nil: there was nothing
+	control []byte     // with delta: the backup's control file, put last
 
 	total   int64
 	done    atomic.Int64
@@ -184,6 +228,7 @@ func (f *fetcher) layout() error {
 	if f.data, err = f.open(f.into.DataDirectory); err != nil {
 		return err
 	}
+	old := f.delta != nil
 	f.space = map[pg.Oid]*os.Root{}
 	if len(f.plan.manifest.Tablespaces) > 0 && f.into.Tablespaces != "" {
 		if err := os.MkdirAll(f.into.Tablespaces, 0o755); err != nil { // the server's user passes through
@@ -195,11 +240,29 @@ func (f *fetcher) layout() error {
 			return fmt.Errorf("the backup has the tablespace %d (%s) and no place for it was given", t.Oid, t.Location)
 		}
 		dir := filepath.Join(f.into.Tablespaces, fmt.Sprint(t.Oid))
-		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 && !old {
 			return &NotEmptyError{dir}
+		}
+		if info, err := os.Lstat(dir); err == nil && !info.IsDir() { // a link leads to another's
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
 		}
 		if f.space[t.Oid], err = f.open(dir); err != nil {
 			return err
+		}
+	}
+	if old {
+		if err := f.prune(f.data, ".", ""); err != nil {
+			return err
+		}
+		if err := f.pruneTablespaces(); err != nil {
+			return err
+		}
+		for oid, root := range f.space {
+			if err := f.prune(root, ".", fmt.Sprintf("pg_tblspc/%d", oid)); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range f.files.Files {
@@ -212,13 +275,13 @@ func (f *fetcher) layout() error {
 				return err
 			}
 		case e.Kind == repository.Directory:
-			if err := root.Mkdir(name, 0o700); err != nil {
+			if err := root.Mkdir(name, 0o700); err != nil && (!old || !errors.Is(err, fs.ErrExist)) {
 				return err
 			}
 			if err := f.own(root, name); err != nil {
 				return err
 			}
-			if mode := os.FileMode(e.Mode); mode&0o777 != 0o700 {
+			if mode := os.FileMode(e.Mode); mode&0o777 != 0o700 || old {
 				if err := root.Chmod(name, mode); err != nil {
 					return err
 				}
@@ -297,29 +360,54 @@ func (f *fetcher) unpack(ctx context.Context) error {
 			packs[pack] = append(packs[pack], *j)
 		}
 	}
+	workers, err := f.workers()
+	if err != nil {
+		return err
+	}
+	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(f.into.Jobs, 1))
-	for n, jobs := range packs {
-		if len(jobs) == 0 {
-			continue
-		}
-		g.Go(func() error { return f.pack(ctx, f.files.Packs[n], jobs) })
+	for range min(workers, len(packs)) {
+		g.Go(func() error {
+			if err := f.into.Bounds.Thread(); err != nil {
+				return err
+			}
+			w := &openFile{file: -1}
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= len(packs) {
+					return ctx.Err()
+				}
+				if len(packs[n]) == 0 {
+					continue
+				}
+				if err := f.pack(ctx, w, f.files.Packs[n], packs[n]); err != nil {
+					return err
+				}
+			}
+		})
 	}
 	return g.Wait()
 }
 
-func (f *fetcher) pack(ctx context.Context, ref repository.PackRef, jobs []job) error {
+func (f *fetcher) pack(ctx context.Context, w *openFile, ref repository.PackRef, jobs []job) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	slices.SortFunc(jobs, func(a, b job) int { return int(int64(a.frame.Offset) - int64(b.frame.Offset)) })
+	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.frame.Offset, b.frame.Offset) })
+	defer func() { err = errors.Join(err, w.close()) }()
+	if f.delta != nil {
+		if jobs, err = f.differing(w, jobs); err != nil || len(jobs) == 0 {
+			return err
+		}
+	}
 	infos := make([]repository.FrameInfo, len(jobs))
 	for i := range jobs {
 		infos[i] = jobs[i].frame
 	}
-	w := &openFile{file: -1}
-	defer w.close()
-	err := f.plan.lineage.ReadFrames(ctx, ref, infos, func(i int, raw []byte) error {
+	return f.lineage.ReadFrames(ctx, ref, infos, func(i int, raw []byte) error {
+		if f.delta != nil {
+			f.delta.fetched.Add(int64(infos[i].Stored))
+		}
 		for _, s := range jobs[i].writes {
 			if err := f.writeTo(w, s.file, raw[s.skip:s.skip+s.length], s.offset); err != nil {
 				return err
@@ -327,13 +415,17 @@ func (f *fetcher) pack(ctx context.Context, ref repository.PackRef, jobs []job) 
 		}
 		return ctx.Err()
 	})
-	return errors.Join(err, w.close())
 }
 
 // finish writes backup_label and tablespace_map, the manifest that pg_verifybackup
 // reads, and makes everything durable.
 func (f *fetcher) finish() error {
 	m := f.plan.manifest
+	if f.delta != nil { // a label makes something else of the old one
+		if err := f.putControl(f.data, f.control); err != nil {
+			return err
+		}
+	}
 	extra := []extraFile{{"backup_label", m.Label}}
 	if len(m.TablespaceMap) > 0 {
 		links := make(pg.TablespaceMap, 0, len(m.Tablespaces))

@@ -25,6 +25,10 @@ import (
 
 // The test binary is also the program that restore_command asks for WAL.
 func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		childMain(text)
+		return
+	}
 	if len(os.Args) == 4 && os.Args[1] != "" && os.Args[1][0] == '/' {
 		code, err := archive.Await(context.Background(), os.Args[1], os.Args[2], os.Args[3])
 		if err != nil {

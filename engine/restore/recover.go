@@ -138,13 +138,18 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 // feed makes the Feed of the plan's WAL, which notes when replay began.
 func (p *Plan) feed(ctx context.Context, r Recovery, begun *atomic.Pointer[time.Time]) (*archive.Feed, error) {
 	size := p.lineage.Info().SegmentSize
+	jobs, err := feeders(r.Bounds, r.Jobs, int64(size))
+	if err != nil {
+		return nil, err
+	}
+	lineage := p.lineage.Limited(0, r.Bounds.Download)
 	f := &archive.Feed{
 		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
 		First: size.Number(p.manifest.StartLSN), Last: lastSegment(size, p.ReadLSN),
-		Ahead: feedAhead, Jobs: max(r.Jobs, 1),
+		Ahead: feedAhead, Jobs: jobs,
 		Segment: p.path.Until(p.StopTimeline).Segment,
 		Fetch: func(ctx context.Context, n uint64) ([]byte, error) {
-			b, err := catalog.ReadSegment(ctx, p.lineage, p.path, n)
+			b, err := catalog.ReadSegment(ctx, lineage, p.path, n)
 			if err == nil && len(b) == 0 {
 				err = fmt.Errorf("it is missing from the repository: %w", blob.ErrNotExist)
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,19 @@ type openFile struct {
 
 	dir  string   // the backup's name of it
 	root *os.Root // nil: none
+
+	whole, part []byte // of a Delta: a frame of the directory, and a stretch of a file
+}
+
+// frame and piece are room for a frame and for a part of one.
+func (o *openFile) frame(n int) []byte { return room(&o.whole, n) }
+func (o *openFile) piece(n int) []byte { return room(&o.part, n) }
+
+func room(b *[]byte, n int) []byte {
+	if cap(*b) < n {
+		*b = make([]byte, max(n, repository.FrameSize))
+	}
+	return (*b)[:n]
 }
 
 // close closes both. It may be called again.
@@ -93,6 +107,27 @@ func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
 			return err
 		}
 	}
+	var err error
+	switch {
+	case f.delta == nil:
+		err = f.writeOut(w, b, offset)
+	case e.Path == controlPath:
+		f.control = slices.Clone(b)
+		f.delta.written.Add(int64(len(b)))
+	default:
+		err = f.writeDiffering(w, i, b, offset)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", e.Path, err)
+	}
+	if f.placed(i, b, offset) && f.delta == nil {
+		f.date(w.f, i, e)
+	}
+	return nil
+}
+
+// writeOut writes b, and has the disk begin with it if it is much.
+func (f *fetcher) writeOut(w *openFile, b []byte, offset int64) error {
 	if len(b) > 0 {
 		if _, err := w.f.WriteAt(b, offset); err != nil {
 			return err
@@ -102,12 +137,16 @@ func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
 		// the disk works while the next frames are unpacked: finish has less to wait for
 		err := unix.SyncFileRange(int(w.f.Fd()), offset, int64(len(b)), unix.SYNC_FILE_RANGE_WRITE)
 		if err != nil && !errors.Is(err, unix.ENOSYS) {
-			return fmt.Errorf("write %s: %w", e.Path, err)
+			return err
 		}
 	}
-	if f.missing[i].Add(-int64(len(b))) == 0 {
-		f.date(w.f, i, e)
-	}
+	return nil
+}
+
+// placed counts a stretch of a file that is as it should be, and tells whether it was the
+// last of the file.
+func (f *fetcher) placed(i int, b []byte, offset int64) bool {
+	whole := f.missing[i].Add(-int64(len(b))) == 0
 	f.mu.Lock()
 	f.sums[i] = append(f.sums[i], sum{offset, int64(len(b)), crc32.Checksum(b, castagnoli)})
 	f.mu.Unlock()
@@ -115,7 +154,7 @@ func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
 	if f.into.Progress != nil {
 		f.into.Progress(done, f.total)
 	}
-	return nil
+	return whole
 }
 
 func (f *fetcher) openTo(w *openFile, i int, e *repository.File) error {
@@ -126,7 +165,11 @@ func (f *fetcher) openTo(w *openFile, i int, e *repository.File) error {
 	if err != nil {
 		return err
 	}
-	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE, os.FileMode(e.Mode))
+	flags := os.O_WRONLY | os.O_CREATE
+	if f.delta != nil {
+		flags = os.O_RDWR | os.O_CREATE
+	}
+	file, err := root.OpenFile(name, flags, os.FileMode(e.Mode))
 	if err != nil {
 		return err
 	}
@@ -143,7 +186,16 @@ func (f *fetcher) begin(file *os.File, e *repository.File) error {
 			return err
 		}
 	}
-	if e.Mode&^0o700 != 0 {
+	if f.delta != nil {
+		info, err := file.Stat()
+		if err == nil && info.Size() > e.Size {
+			err = file.Truncate(e.Size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if e.Mode&^0o700 != 0 || f.delta != nil {
 		return file.Chmod(os.FileMode(e.Mode)) // the umask may have taken some of it
 	}
 	return nil

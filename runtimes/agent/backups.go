@@ -109,8 +109,14 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	if err == nil || !errors.Is(err, blob.ErrNotExist) {
 		return m, err
 	}
+	limits, err := p.limitsOf(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	held, release := BoundsOf(&limits).Hold()
+	defer release()
 	cfg := basebackup.Config{
-		Lineage: lineage, Conninfo: p.cfg.Conninfo, DataDirectory: p.cfg.DataDirectory,
+		Lineage: lineage.Limited(held.Upload, held.Download), Bounds: held, Conninfo: p.cfg.Conninfo, DataDirectory: p.cfg.DataDirectory,
 		Name: b.Name, Manual: manual, Fast: true, Workers: p.cfg.Workers,
 		WaitWAL: arch.Wait,
 		Progress: func(x basebackup.Progress) {

@@ -164,6 +164,11 @@ func (k *keeper) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Spec.Restore != nil && c.Spec.Restore.Delta == s.data && c.Status.Phase == "" {
+		// moved away before anything says that the cluster has begun: what is there from
+		// then on was restored
+		return k.restoreOver(ctx, c, s)
+	}
 	if c.Spec.Restore != nil && c.Status.Phase == "" {
 		// It was here before the restore began: what it holds is something else's.
 		err := &restore.NotEmptyError{Dir: s.data}

@@ -77,7 +77,21 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 		defer os.RemoveAll(sockets)
 	}
 	tmp, spaces := filepath.Join(s.dir, "data.new"), filepath.Join(s.dir, "tablespaces")
-	for _, dir := range []string{tmp, spaces, scratch} {
+	var delta *restore.Delta
+	if spec.Delta != "" {
+		reuse, err := k.takeOver(ctx, p, s, spec.Delta)
+		if err != nil {
+			return nil, err
+		}
+		if reuse {
+			delta = &restore.Delta{}
+		}
+	}
+	old := []string{tmp, spaces, scratch}
+	if delta != nil {
+		old = []string{scratch}
+	}
+	for _, dir := range old {
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
@@ -90,8 +104,10 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	var fed atomic.Int64
 	stop := k.restoreLog().Progress(ctx, p, &done, &total, &fed)
 	defer stop()
+	held, release := agent.BoundsOf(spec.Limits).Hold()
+	defer release()
 	into := restore.Into{
-		DataDirectory: tmp, Tablespaces: spaces, UID: s.uid, GID: s.gid, Jobs: restoreJobs(),
+		DataDirectory: tmp, Tablespaces: spaces, UID: s.uid, GID: s.gid, Jobs: restoreJobs(), Bounds: held, Delta: delta,
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
 	if p.HasTablespaces() {
@@ -115,7 +131,12 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 	stop()
 	took := restore.Took{Fetch: fetched.Sub(began), Replay: reached.Replay, Start: k.r.clock().Sub(fetched) - reached.Replay}
 	reached.Notes = append(reached.Notes, k.tookNote(p, took))
-	k.r.learnRates(p, took)
+	switch {
+	case delta != nil:
+		reached.Notes = append(reached.Notes, deltaNote(spec.Delta, delta))
+	case spec.Limits.IsZero(): // else it went as it was told to, and not as it can
+		k.r.learnRates(p, took)
+	}
 	s.superuser = reached.Superuser
 	if err := s.adopt(tmp, port, settingsOf(c)); err != nil {
 		return nil, err
@@ -130,7 +151,7 @@ func (k *keeper) recover(ctx context.Context, c *v1alpha1.Cluster, port int) (*s
 }
 
 // restoreJobs is how many packs are unpacked at once: on a small machine more than it has
-// cores, for those that write wait for the disk. Each takes about 18 MB of memory.
+// cores, for those that write wait for the disk.
 func restoreJobs() int { return max(4, runtime.NumCPU()) }
 
 // ready waits until the server answers, and notes who it is.

@@ -335,6 +335,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	enc := x.Encode()
 	b.SetBytes(int64(len(enc)))
+	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := walindex.Decode(enc); err != nil {
 			b.Fatal(err)

@@ -71,9 +71,13 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 	if r := c.Status.Restore; r != nil && r.Phase == v1alpha1.RestoreFailed {
 		return errors.New(r.Message)
 	}
-	w := &work{Options: o, at: at, pw: pw, log: &agent.RestoreLog{
+	w := &work{Options: o, at: at, pw: pw, limits: c.Spec.Restore.Limits, log: &agent.RestoreLog{
 		Objects: o.Objects, Namespace: o.Namespace, Cluster: o.Cluster, Event: o.Event, Clock: o.Clock, Log: o.Log,
 	}}
+	if c.Spec.Restore.Delta != "" {
+		err = errors.New("spec.restore.delta is for one machine: a pod's volume holds nothing yet")
+		return errors.Join(err, w.fail(ctx, err))
+	}
 	err = w.restore(ctx, c)
 	if err == nil || ctx.Err() != nil || errors.Is(err, errOtherImage) || errors.Is(err, errUsedVolume) {
 		return err
@@ -91,8 +95,11 @@ var errOtherImage = errors.New("the data are of another release: the pod is made
 // work is one restore.
 type work struct {
 	Options
-	at  Places
-	pw  Passwords
+	at Places
+	pw Passwords
+
+	limits *v1alpha1.LimitsSpec
+
 	log *agent.RestoreLog
 }
 
@@ -192,7 +199,14 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 	var done, total, fed atomic.Int64
 	stop := w.log.Progress(ctx, p, &done, &total, &fed)
 	defer stop()
+	bound := agent.BoundsOf(w.limits)
+	if w.limits == nil || w.limits.Memory.IsZero() {
+		bound.Memory /= 2 // the server that recovers has the same container
+	}
+	held, release := bound.Hold()
+	defer release()
 	into := restore.Into{
+		Bounds:        held,
 		DataDirectory: tmp, Tablespaces: w.at.Tablespaces, UID: w.at.UID, GID: w.at.GID, Jobs: runtime.NumCPU(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
