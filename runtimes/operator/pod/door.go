@@ -28,6 +28,9 @@ import (
 //	                 known, and 424 if it must not go on without it
 //	POST /promote    204, or 409 and why this server must not be the primary
 
+// doorPath is where the server's container asks the agent: both see the directory.
+const doorPath = specs.SocketDirectory + "/kbcli.sock"
+
 const (
 	// askWAL is how long a standby waits for a file: where the repository does not answer
 	// it goes on with what it has.
@@ -46,10 +49,10 @@ const syncMark = "commits-wait"
 
 // open answers at the door until ctx ends.
 func (k *keeper) open(ctx context.Context) (done <-chan struct{}, err error) {
-	if err := os.Remove(specs.DoorPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(doorPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err // of a container that was here before
 	}
-	l, err := net.Listen("unix", specs.DoorPath)
+	l, err := net.Listen("unix", doorPath)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +120,7 @@ func atDoor(door string) *http.Client {
 // hold a standby up; a server that becomes the primary and may have to have the file is
 // ended, and started again by Patroni.
 func StandbyWAL(ctx context.Context, name, path string) (code int, err error) {
-	return standbyWAL(ctx, specs.DoorPath, name, path)
+	return standbyWAL(ctx, doorPath, name, path)
 }
 
 func standbyWAL(ctx context.Context, door, name, path string) (code int, err error) {
@@ -157,7 +160,7 @@ func standbyWAL(ctx context.Context, door, name, path string) (code int, err err
 // BeforePromotion is Patroni's pre_promote. An error says why the server must not become
 // the primary. Without an agent to ask it may, unless commits wait for the repository.
 func BeforePromotion(ctx context.Context) error {
-	return beforePromotion(ctx, specs.DoorPath, filepath.Join(specs.SpoolDirectory, syncMark), agentStarts)
+	return beforePromotion(ctx, doorPath, filepath.Join(specs.SpoolDirectory, syncMark), agentStarts)
 }
 
 func beforePromotion(ctx context.Context, door, mark string, starts time.Duration) error {

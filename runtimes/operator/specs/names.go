@@ -56,7 +56,6 @@ const (
 	SecretsDirectory    = names.RepositoriesDirectory // of repositories: what KeepSecret returns lies here
 	programDirectory    = "/kbcli"
 	ProgramPath         = programDirectory + "/kbcli"
-	DoorPath            = SocketDirectory + "/kbcli.sock" // where the server's container asks the agent
 	patroniDirectory    = "/etc/patroni"
 	passwordsDirectory  = "/run/patroni"
 )
