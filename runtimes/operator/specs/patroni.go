@@ -52,6 +52,8 @@ func hba() []any {
 	return []any{
 		"local all " + Superuser + " peer",
 		"local replication " + Superuser + " peer",
+		// Patroni asks its own server this way whether it has left the primary's past
+		"local replication " + replicationRole + " scram-sha-256",
 		"local all all scram-sha-256",
 		"host replication " + replicationRole + " all scram-sha-256",
 		"host all all all scram-sha-256",
