@@ -251,3 +251,39 @@ func TestSupplyCrashed(t *testing.T) {
 		}
 	}
 }
+
+// TestPromotedWithHole: the primary is lost, and with it WAL that nobody has any more: the
+// server that takes its place no longer keeps what the archive has not. That is a declared
+// gap, from one timeline to the other, with a reason; the archive goes on behind it.
+func TestPromotedWithHole(t *testing.T) {
+	t.Parallel()
+	p := testpg.Start(t, testpg.Options{SegmentSizeMB: 1, Settings: map[string]string{"max_wal_size": "4MB", "min_wal_size": "2MB"}})
+	p.Exec(t, ledgerTable)
+	s := testpg.Standby(t, p)
+	r := newRig(t, p)
+	r.start(t)
+	bulk(t, p, 2)
+	at := r.caughtUp(t)
+	r.halt(t)
+	for range 3 {
+		forgetWAL(t, p, 5)
+		s.CatchUp(t, p)
+		s.Exec(t, "checkpoint") // a restartpoint: it forgets as well
+	}
+	p.Kill9(t)
+	s.Promote(t)
+	forgetWAL(t, s, 5)
+	// another machine: it has neither the spool nor what the first agent remembered
+	r.server, r.spool = s, filepath.Join(t.TempDir(), "spool")
+	r.start(t)
+	st := r.until(t, "a gap", 20*time.Second, func(st Status) bool { return len(st.Gaps) == 1 && st.State == Streaming })
+	g := st.Gaps[0]
+	if g.Timeline != 1 || g.ToTimeline != 2 || g.From > at.lsn || g.From < mb.Floor(at.lsn) || g.To <= g.From || g.Reason == "" {
+		t.Errorf("gap %+v after %+v", g, at)
+	}
+	r.caughtUp(t)
+	stored, err := r.lineage.Gaps(t.Context())
+	if err != nil || len(stored) != 1 || stored[0].To != g.To || stored[0].Reason != g.Reason {
+		t.Errorf("the archive has %+v, %v", stored, err)
+	}
+}

@@ -423,11 +423,10 @@ func (k *keeper) watch(ctx context.Context, c *client.Conn, w wishes) error {
 		if !cl.ended() {
 			return nil
 		}
-		k.pause = min(max(2*k.pause, lockPause), lockPauseMost)
-		if cl.err == nil {
-			k.pause = lockPause
-			k.Log.Info("the agent that archived has died: its place is free")
+		if cl.err == nil && k.pause == 0 {
+			k.Log.Info("nobody archives: the place is free")
 		}
+		k.pause = min(max(2*k.pause, lockPause), lockPauseMost)
 		k.pauseUntil = now.Add(k.pause)
 		k.endClaim()
 		return nil
