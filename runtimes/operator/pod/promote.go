@@ -38,6 +38,7 @@ const (
 type wishes struct {
 	archived bool
 	sync     bool // commits wait for the repository
+	alone    bool // there is no other server
 	repo     string
 	lineage  string
 	status   *v1alpha1.ArchiveStatus
@@ -64,7 +65,7 @@ func (k *keeper) ask(ctx context.Context) (wishes, error) {
 	if err != nil {
 		return w, err
 	}
-	w.lineage, w.status = o.Status.Lineage, o.Status.Archive
+	w.lineage, w.status, w.alone = o.Status.Lineage, o.Status.Archive, o.Spec.Replicas < 2
 	k.mu.Lock()
 	k.wishes = &w
 	k.mu.Unlock()
@@ -149,7 +150,8 @@ func (k *keeper) file(ctx context.Context, name string) ([]byte, error) {
 
 // mayPromote is nil when this server may become the primary. Where commits wait for the
 // repository, it has all that were acknowledged by then or is about to read them, no other
-// agent can acknowledge any more, and its own commits wait too from the first on.
+// agent can acknowledge any more, and its own commits wait too from the first on. A server
+// that is the only one has nobody to ask.
 //
 // Where they do not wait it may, and reads what the archive has if that answers.
 func (k *keeper) mayPromote(ctx context.Context) error {
@@ -179,6 +181,9 @@ func (k *keeper) mayPromote(ctx context.Context) error {
 			k.Log.Warn("commits may wait for the repository", "error", err)
 		}
 		return nil
+	}
+	if w.alone { // whatever was acknowledged, this server has it; it is read from while the repository is away
+		return k.commitsWait(ctx, true)
 	}
 	if err := k.haveAll(ctx, w); err != nil {
 		k.mu.Lock()
