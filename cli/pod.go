@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbcli/kbcli/engine/archive"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
 	"github.com/kbcli/kbcli/runtimes/local"
 	"github.com/kbcli/kbcli/runtimes/operator"
@@ -114,6 +115,25 @@ func newAgentPodCommands(a *app) []*cobra.Command {
 					return pod.Prepare(c.Context(), o, pod.PodPlaces(local.AwaitCommand), pw)
 				})
 			},
+		},
+		{
+			Use: "standby-wal FILE PATH", Short: "Ask the agent for WAL that a standby lacks", Args: cobra.ExactArgs(2), Hidden: true,
+			Example: "  kbcli agent standby-wal 000000010000000000000003 pg_wal/RECOVERYXLOG",
+			RunE: func(c *cobra.Command, args []string) error {
+				code, err := pod.StandbyWAL(c.Context(), args[0], args[1])
+				if err != nil {
+					fmt.Fprintln(a.stdio.Err, err)
+				}
+				if code != archive.AwaitFound {
+					os.Exit(code) // not an error of ours: the server reads the code
+				}
+				return nil
+			},
+		},
+		{
+			Use: "before-promotion", Short: "Ask the agent whether this server may become the primary", Args: noArgs, Hidden: true,
+			Example: "  kbcli agent before-promotion",
+			RunE:    func(c *cobra.Command, _ []string) error { return pod.BeforePromotion(c.Context()) },
 		},
 		{
 			Use: "copy-program FILE", Short: "Copy this program", Args: cobra.ExactArgs(1), Hidden: true,

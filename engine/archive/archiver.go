@@ -43,9 +43,9 @@ type Config struct {
 	TailInterval time.Duration // how long a commit may wait for its tail
 	BeatInterval time.Duration // how long an idle server's beat may stand still
 
-	// May, if set, is asked before each request to the repository. Its error holds
-	// shipping up as a store that is away does, and is asked again; what the server
-	// sends still goes into the spool.
+	// May, if set, is asked before each request to the repository, and in sync mode
+	// before each acknowledgement. Its error holds both up as a store that is away does,
+	// and is asked again; what the server sends still goes into the spool.
 	May func() error
 	// Named, if set, is told the databases in which names may have changed, soon after
 	// the commit: see walindex.Builder.Named. It must not wait.

@@ -206,5 +206,10 @@ func (l *link) acked(st *Status) pg.LSN {
 	if st.RepositoryTimeline != l.tli {
 		return 0
 	}
+	// what was put before the right was lost may have been put after it: another may
+	// have looked already how far the archive reaches
+	if may := l.a.cfg.May; may != nil && may() != nil {
+		return 0
+	}
 	return min(st.Repository, st.Received)
 }

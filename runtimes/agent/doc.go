@@ -19,5 +19,6 @@
 // A Protector archives, backs up and lets go under the lock of its lineage in the
 // repository, of which there is one however many agents a copied state directory or a
 // cloned machine brings up. Who is refused says who has it, and goes on when that one
-// has ended. What runs under a lock that was lost ends.
+// has ended. What runs under a lock that was lost ends, and no commit that waits for the
+// repository is acknowledged without it.
 package agent

@@ -13,8 +13,8 @@ import (
 	"github.com/kbcli/kbcli/engine/repository"
 )
 
-// lockLife is the time to live of a lineage's lock. It is renewed three times in it,
-// at three requests each: an hour costs about 540.
+// lockLife is the time to live of a lineage's lock, unless the Identity has another. It
+// is renewed three times in it, at three requests each: an hour costs about 540.
 var lockLife = time.Minute
 
 // patience is how long a store may take to answer for the lock before everything else
@@ -61,6 +61,11 @@ func (h *hold) may() error {
 // repository.ErrLockLost.
 func (p *Protector) hold(ctx context.Context, l *repository.Lineage) error {
 	h := &p.held
+	if h.lock == nil && h.asking == nil && p.cfg.Held != nil {
+		if lock := p.cfg.Held(l.Info().ID); lock != nil {
+			h.have(lock, l)
+		}
+	}
 	if h.lock != nil && h.lineage == l {
 		if h.lock.Context().Err() == nil {
 			return nil
@@ -107,7 +112,7 @@ func (p *Protector) hold(ctx context.Context, l *repository.Lineage) error {
 	h.asking, h.cancel, h.of, h.got, h.err = asking, cancel, l, nil, nil
 	go func() {
 		defer close(asking)
-		h.got, h.err = p.lock(actx, l, lockLife+lockLife/4)
+		h.got, h.err = p.lock(actx, l, Overdue(p.cfg.Identity))
 	}()
 	return err
 }
@@ -127,13 +132,25 @@ func Lock(ctx context.Context, l *repository.Lineage, id *Identity) (*repository
 	return lockLineage(ctx, l, id, 0)
 }
 
+// LockOfDead is Lock, but waits for as long as it takes until a holder that has died has
+// not renewed it for its time to live.
+func LockOfDead(ctx context.Context, l *repository.Lineage, id *Identity) (*repository.Lock, error) {
+	return lockLineage(ctx, l, id, Overdue(id))
+}
+
+// Overdue is how long a lock is waited for whose holder may have died.
+func Overdue(id *Identity) time.Duration {
+	life := id.lockLife()
+	return life + life/4
+}
+
 func lockLineage(ctx context.Context, l *repository.Lineage, id *Identity, wait time.Duration) (*repository.Lock, error) {
 	name := "agent-" + l.Info().ID
 	if id == nil {
-		return l.Repository().Lock(ctx, name, "an agent", lockLife, wait)
+		return l.Repository().Lock(ctx, name, "an agent", id.lockLife(), wait)
 	}
 	self := id.String()
-	lock, err := l.Repository().LockFrom(ctx, name, self, lockLife, wait, func(holder string) bool {
+	lock, err := l.Repository().LockFrom(ctx, name, self, id.lockLife(), wait, func(holder string) bool {
 		if holder == self {
 			// its own, that could not be given back, or that moved with the repository
 			return !id.holds(name)

@@ -307,3 +307,43 @@ func TestStoreAwayKeepsArchiving(t *testing.T) {
 		t.Errorf("%v, and the Archiver goes on: %t", err, p.arch != nil)
 	}
 }
+
+// TestLockGivenOver: a lock that the process has already goes to the Protector without a
+// moment in which another could take it, and its life is the Identity's.
+func TestLockGivenOver(t *testing.T) {
+	place, lineage := newPlace(t)
+	a, al, err := protectorOf(t.Context(), t.TempDir(), place, lineage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, bl, err := protectorOf(t.Context(), t.TempDir(), place, lineage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.cfg.Identity.LocksLast(quick)
+	lock, err := Lock(t.Context(), al, a.cfg.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := 0
+	a.cfg.Held = func(l string) *repository.Lock {
+		if l != lineage || given > 0 {
+			return nil
+		}
+		given++
+		return lock
+	}
+	if err := a.hold(t.Context(), al); err != nil || a.held.lock != lock || a.held.may() != nil {
+		t.Fatalf("%v, another lock: %t", err, a.held.lock != lock)
+	}
+	var locked *repository.LockedError
+	if _, err := Lock(t.Context(), bl, b.cfg.Identity); !errors.As(err, &locked) {
+		t.Errorf("beside it another has it: %v", err)
+	}
+	a.release()
+	if lock, err = Lock(t.Context(), bl, b.cfg.Identity); err != nil {
+		t.Errorf("given back: %v", err)
+	} else if err := lock.Unlock(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

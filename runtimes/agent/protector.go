@@ -41,6 +41,9 @@ type Config struct {
 	// Identity is who this process is, to other agents of one repository. Without
 	// one its locks are not known again after a crash, and run out.
 	Identity *Identity
+	// Held gives over the lock of a lineage that this process has already, with what
+	// goes with it: nil if it has none. Nil is nobody who has one.
+	Held func(lineage string) *repository.Lock
 	// Snapshots says on which machine and in which directory the snapshots of a
 	// lineage of the cluster lie, or with a *NoSnapshotError why there can be none; nil
 	// is no snapshots.
@@ -188,6 +191,10 @@ func (p *Protector) reconcile(ctx context.Context) error {
 		}
 	}
 	wanted := policy != nil && policy.Spec.Schedule.Logfile.Enable
+	var freed error
+	if p.mode() == v1alpha1.ArchiveAsync { // not after a repository was opened that may be away
+		freed = p.followSync(ctx, v1alpha1.ArchiveAsync)
+	}
 	if !wanted && next == nil && p.job == nil {
 		if p.arch != nil {
 			// commits must not wait for an archive that is about to end
@@ -202,16 +209,16 @@ func (p *Protector) reconcile(ctx context.Context) error {
 		p.release()
 		snapshots := p.seeToSnapshots(ctx)
 		p.report(ctx, nil)
-		return errors.Join(scheduled, snapshots, p.expireUnless(ctx, unread))
+		return errors.Join(freed, scheduled, snapshots, p.expireUnless(ctx, unread))
 	}
 	if err := p.openLineage(ctx); err != nil {
-		return p.waits(ctx, p.unlessTaken(next), err)
+		return p.waits(ctx, p.unlessTaken(next), errors.Join(err, freed))
 	}
 	if err := p.hold(ctx, p.lineage); err != nil {
-		return p.refuse(ctx, next, err)
+		return p.refuse(ctx, next, errors.Join(err, freed))
 	}
 	if err := p.keepArchiving(ctx); err != nil {
-		return p.waits(ctx, p.unlessTaken(next), err)
+		return p.waits(ctx, p.unlessTaken(next), errors.Join(err, freed))
 	}
 	synced := p.followSync(ctx, p.mode())
 	if next != nil && p.job == nil {

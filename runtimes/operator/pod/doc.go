@@ -15,6 +15,19 @@
 // name follows what the repository holds. So the archive goes on without a gap on whoever
 // becomes the primary.
 //
+// The other way round a standby is given the WAL that it does not have and the repository
+// does, by its restore_command; and Patroni asks before it makes a server the primary. Both
+// ask at the door, a socket that the two containers see:
+//
+//	PostgreSQL ── restore_command ──▶ kbcli agent standby-wal ──────┐
+//	Patroni ───── pre_promote ──────▶ kbcli agent before-promotion ─┴▶ door ─▶ keeper ─▶ repository
+//
+// Where commits wait for the repository, a server becomes the primary only under the lock
+// of the lineage, with all that the repository holds, and with its own commits waiting from
+// the first on: no acknowledged commit is lost with a primary, and none is acknowledged on
+// two. The Protector takes that lock over. The reasons are in
+// docs/decisions/0008-the-archive-is-asked-before-a-promotion.md.
+//
 // Where the operator made the volume of a VolumeSnapshot the source's files are in it.
 // Prepare takes them over, under a note beside them that says whose they are and whether
 // recovery has begun. A volume on which it was interrupted is asked for anew: the

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -73,6 +75,7 @@ func (o Options) conninfo() string {
 const (
 	lookInterval = time.Second     // how often the server is asked what it is
 	slotInterval = 5 * time.Second // how often a standby's slot follows
+	downLooks    = 3               // after which a server is not running
 	askTimeout   = 10 * time.Second
 )
 
@@ -84,6 +87,16 @@ type keeper struct {
 	stop     func() // ends the Protector; nil while none runs
 	slot     time.Time
 	told     client.Server
+	down     int // how often in a row no server was there
+
+	pause      time.Duration // of watch
+	pauseUntil time.Time
+
+	mu        sync.Mutex // guards what is asked for at the door
+	wishes    *wishes
+	promoting time.Time // when Patroni asked; zero when there is no promotion
+	due       pg.LSN    // how far the server that is promoted must have come
+	claim     *claim
 }
 
 // Run looks after the pod's server until ctx ends.
@@ -95,8 +108,16 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	k := &keeper{Options: o, repos: o.Repositories(), identity: identity.Alone()}
+	k := &keeper{Options: o, repos: o.Repositories(), identity: identity.Alone().LocksLast(lockLife)}
+	ctx, cancel := context.WithCancel(ctx)
+	answered, err := k.open(ctx)
+	if err != nil {
+		cancel()
+		return err
+	}
+	defer k.endClaim()
 	defer k.unprotect()
+	defer func() { cancel(); <-answered }()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	was := ""
@@ -124,9 +145,11 @@ func (k *keeper) look(ctx context.Context) error {
 	defer cancel()
 	c, err := client.Connect(actx, k.conninfo())
 	if err != nil {
+		k.missed(err)
 		return err
 	}
 	defer c.Close()
+	k.down = 0
 	s, err := c.Identify(actx)
 	if err != nil {
 		return err
@@ -135,13 +158,25 @@ func (k *keeper) look(ctx context.Context) error {
 		k.unprotect()
 		return k.keepSlot(actx, c)
 	}
-	if err := k.tell(ctx, s); err != nil {
-		return err
-	}
 	if k.stop == nil {
 		k.protect(ctx)
 	}
-	return nil
+	k.mu.Lock()
+	k.promoting = time.Time{}
+	k.mu.Unlock()
+	return errors.Join(k.kept(actx, c, s), k.tell(ctx, s))
+}
+
+// missed counts how often there was no server. One that is not running has nothing more
+// to archive: whoever takes its place need not wait for this agent.
+func (k *keeper) missed(err error) {
+	if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
+		k.down = 0
+		return
+	}
+	if k.down++; k.down == downLooks {
+		k.unprotect()
+	}
 }
 
 // tell notes in the Cluster which server it is.
@@ -164,8 +199,8 @@ func (k *keeper) protect(ctx context.Context) {
 		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
 		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
 		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: runtime.NumCPU(),
-		Volume: k.volume,
-		Event:  k.Event, Clock: k.Clock, Log: k.Log,
+		Volume: k.volume, Held: k.heldLock,
+		Event: k.Event, Clock: k.Clock, Log: k.Log,
 	})
 	pctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -206,29 +241,33 @@ func (k *keeper) unprotect() {
 }
 
 // keepSlot has a standby keep the WAL that the repository does not have, as long as there
-// is an archive.
+// is an archive, and be ready to take over.
 func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
+	if w, err := k.lastWishes(ctx); err != nil {
+		return err
+	} else if err := k.watch(ctx, c, w); err != nil {
+		return err
+	}
 	if now := k.Clock(); now.Sub(k.slot).Abs() < slotInterval {
 		return nil
 	} else {
 		k.slot = now
 	}
 	name := agent.SlotName(k.Namespace, k.Cluster)
-	wanted, err := k.archived(ctx)
+	w, err := k.ask(ctx)
 	if err != nil {
 		return err
 	}
-	if !wanted {
+	if err := followSync(ctx, c, name, w.archived && w.sync); err != nil {
+		return err
+	}
+	if !w.archived {
 		if err := c.DropSlot(ctx, name); !errors.Is(err, client.ErrSlotNotFound) {
 			return err
 		}
 		return nil
 	}
-	o, err := store.Get[*v1alpha1.Cluster](ctx, k.Objects, k.Namespace, k.Cluster)
-	if err != nil {
-		return err
-	}
-	return follow(ctx, c, name, o.Status.Archive)
+	return follow(ctx, c, name, w.status)
 }
 
 // follow makes a slot where there is none, and moves it to what the repository holds; not
@@ -251,15 +290,4 @@ func follow(ctx context.Context, c *client.Conn, name string, a *v1alpha1.Archiv
 		return fmt.Errorf("advance slot %s: %w", name, err)
 	}
 	return nil
-}
-
-// archived tells whether a policy asks for the cluster's WAL.
-func (k *keeper) archived(ctx context.Context) (bool, error) {
-	all, err := store.List[*v1alpha1.BackupPolicy](ctx, k.Objects, k.Namespace, nil)
-	for _, p := range all {
-		if p.Spec.ClusterRef == k.Cluster && p.DeletionTimestamp == nil && p.Spec.Schedule.Logfile.Enable {
-			return true, nil
-		}
-	}
-	return false, err
 }

@@ -52,6 +52,8 @@ func hba() []any {
 	return []any{
 		"local all " + Superuser + " peer",
 		"local replication " + Superuser + " peer",
+		// Patroni asks its own server this way whether it has left the primary's past
+		"local replication " + replicationRole + " scram-sha-256",
 		"local all all scram-sha-256",
 		"host replication " + replicationRole + " all scram-sha-256",
 		"host all all all scram-sha-256",
@@ -67,6 +69,8 @@ func parameters(c *v1alpha1.Cluster) patroniSettings {
 		"password_encryption": "scram-sha-256", "ssl": "off",
 		"max_wal_senders": "16", "max_replication_slots": "16",
 		"wal_level": "replica", "hot_standby": "on",
+		// a primary that is gone without a word is missed before Patroni's lease is out
+		"wal_receiver_timeout": "20s", "wal_retrieve_retry_interval": "2s",
 		// a belt beside the slots: a new primary has what its slot was just made for
 		"wal_keep_size": "512MB",
 		// an agent that has been away for long costs a gap, not the server
@@ -115,6 +119,9 @@ func local(c *v1alpha1.Cluster) patroniSettings {
 			"remove_data_directory_on_diverged_timelines": true,
 			"create_replica_methods":                      []any{"basebackup"},
 			"basebackup":                                  []any{patroniSettings{"checkpoint": "fast"}},
+			// What a standby lacks and nobody streams is asked of the archive.
+			"recovery_conf": patroniSettings{"restore_command": ProgramPath + " agent standby-wal %f %p"},
+			"pre_promote":   ProgramPath + " agent before-promotion",
 		},
 		"watchdog": patroniSettings{"mode": "off"},
 	}

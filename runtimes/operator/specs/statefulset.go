@@ -269,6 +269,7 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 		Resources: resources(c), SecurityContext: confined(),
 		VolumeMounts: []core.VolumeMount{
 			mount(dataVolume, VolumeDirectory, false), mount(volumeRun, SocketDirectory, false), mount(volumePatroni, patroniDirectory, true),
+			mount(volumeProgram, programDirectory, true),
 			mount(volumePasswords, passwordsDirectory, false), mount(volumeTemporary, "/tmp", false), mount(volumeShared, "/dev/shm", false),
 		},
 	}
