@@ -99,7 +99,7 @@ func (k *keeper) lastWishes(ctx context.Context) (wishes, error) {
 func (k *keeper) mustHaveAll() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return !k.promoting.IsZero() && k.wishes != nil && k.wishes.sync
+	return !k.promoting.IsZero() && k.wishes != nil && k.wishes.sync && !k.wishes.alone
 }
 
 // supply is what the repository can give this server; nil if nothing is archived.
