@@ -13,6 +13,7 @@ import (
 	"github.com/kbcli/kbcli/engine/archive"
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
+	"github.com/kbcli/kbcli/engine/pg/replication"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes"
@@ -223,12 +224,16 @@ func (k *keeper) haveAll(ctx context.Context, w wishes) error {
 	if err != nil {
 		return err
 	}
-	path, err := s.Path(ctx, srv.Timeline)
+	own, err := timelineOf(ctx, k.conninfo())
+	if err != nil {
+		return err
+	}
+	path, err := s.Path(ctx, own)
 	if err != nil {
 		return fmt.Errorf("find where the archive ends: %w", err)
 	}
-	if path.Timeline != srv.Timeline && !path.Contains(srv.Timeline, replayed-1) {
-		return fmt.Errorf("this server is at %s of timeline %s, and the commits that were acknowledged are on timeline %s, which left that before", replayed, srv.Timeline, path.Timeline)
+	if path.Timeline != own && !path.Contains(own, replayed-1) {
+		return fmt.Errorf("this server is at %s of timeline %s, and the commits that were acknowledged are on timeline %s, which left that before", replayed, own, path.Timeline)
 	}
 	end, err := s.End(ctx, path, replayed)
 	if err != nil {
@@ -251,6 +256,18 @@ func (k *keeper) haveAll(ctx context.Context, w wishes) error {
 	}
 	k.Log.Info("this server may become the primary: nobody else archives, and it has what the archive has", "archived", end, "replayed", replayed)
 	return nil
+}
+
+// timelineOf is the timeline that a standby replays. In SQL only the control file says it,
+// which lags behind a switch until the next restartpoint.
+func timelineOf(ctx context.Context, conninfo string) (pg.TimelineID, error) {
+	c, err := replication.Connect(ctx, conninfo)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	id, err := c.IdentifySystem(ctx)
+	return id.Timeline, err
 }
 
 func replayedTo(ctx context.Context, c *client.Conn) (pg.LSN, error) {
