@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -119,13 +120,14 @@ func (l *ledger) count() int {
 // lost are the acknowledged rows that are not there.
 func (l *ledger) lost() (lost []int) {
 	l.p.t.Helper()
+	l.mu.Lock()
+	acked := slices.Clone(l.acked) // before it is looked what there is: more come meanwhile
+	l.mu.Unlock()
 	there := map[string]bool{}
 	for _, n := range strings.Fields(l.p.sql(l.cluster, "select n from ledger")) {
 		there[n] = true
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, n := range l.acked {
+	for _, n := range acked {
 		if !there[strconv.Itoa(n)] {
 			lost = append(lost, n)
 		}
