@@ -204,6 +204,7 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	if err != nil {
 		return &restoreError{source: src, name: name, show: func(w catalog.Window) string { return a.span(w.From, w.To) }, err: err}
 	}
+	p.over = o.delta
 	fmt.Fprint(a.stdio.Err, p.summary())
 	if o.dryRun {
 		if err := o.room(ctx, a, p); err != nil {

@@ -20,7 +20,8 @@ type preview struct {
 	name, source string // the new cluster and the old
 	now          time.Time
 	zone         *time.Location
-	windows      int // how many the source has
+	windows      int    // how many the source has
+	over         string // the directory that is restored over; empty for none
 }
 
 // summary is the preview as lines, each with its end.
@@ -66,6 +67,10 @@ func (p *preview) summary() string {
 	}
 	for _, w := range plan.Warnings {
 		line("Warning", "%s", w)
+	}
+	if p.over != "" {
+		line("Over", "%s, which becomes that of the new cluster %q; what differs in it is lost", p.over, p.name)
+		return b.String()
 	}
 	line("Into", "new cluster %q; %q is not touched", p.name, p.source)
 	return b.String()

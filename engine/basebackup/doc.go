@@ -14,6 +14,11 @@
 // is damage in the server's own file: it is stored as it is, noted in the manifest
 // and returned as a warning.
 //
+// Memory is bounded by Config.Bounds. The lists of files grow with the database; what they
+// leave is divided among workers, each with a frame and a pack that it fills, and two packs
+// that are being stored (sizes.go). Workers and uploads run on threads of their own where
+// they are to stand back for others.
+//
 // Small files share frames, large ones are cut into frames at fixed positions, so
 // that the same content gives the same frames: a backup that was interrupted is
 // taken up by reading again and storing only the frames that are not there yet.

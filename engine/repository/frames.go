@@ -6,14 +6,11 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
 	"sync"
-
-	"filippo.io/age"
 )
 
 // coalesce is how many unused bytes between two frames are read rather than
@@ -46,6 +43,20 @@ func (l *Lineage) ReadFrames(ctx context.Context, p PackRef, frames []FrameInfo,
 	if len(frames) > 0 && l.repo.Sealed() {
 		return l.readSealedFrames(ctx, &r)
 	}
+	return r.groups(func(base, end uint64, from, to int) error {
+		rc, err := l.repo.store.Get(ctx, key, headerSize(key)+int64(base), int64(end-base))
+		if err != nil {
+			return err
+		}
+		defer rc.Close()
+		return r.read(rc, base, from, to)
+	})
+}
+
+// groups calls fn for each stretch of the pack, from base to end, that is read in one go,
+// and the frames [from, to) in it.
+func (r *framesReader) groups(fn func(base, end uint64, from, to int) error) error {
+	frames := r.frames
 	for i := 0; i < len(frames); {
 		base := frames[i].Offset
 		end := base + uint64(frames[i].Stored)
@@ -54,73 +65,14 @@ func (l *Lineage) ReadFrames(ctx context.Context, p PackRef, frames []FrameInfo,
 			end = max(end, frames[j].Offset+uint64(frames[j].Stored))
 		}
 		if base > math.MaxInt64/2 || end-base > PackSize+coalesce+2*maxStored {
-			return &CorruptError{key, fmt.Sprintf("the frame said to be at %d is out of range", base)}
+			return &CorruptError{r.key, fmt.Sprintf("the frame said to be at %d is out of range", base)}
 		}
-		rc, err := l.repo.store.Get(ctx, key, headerSize(key)+int64(base), int64(end-base))
-		if err != nil {
-			return err
-		}
-		err = r.read(rc, base, i, j)
-		rc.Close()
-		if err != nil {
+		if err := fn(base, end, i, j); err != nil {
 			return err
 		}
 		i = j
 	}
 	return nil
-}
-
-// readSealedFrames reads a sealed pack from its start as far as it is wanted. Each piece
-// of it is authenticated before it is used, and each frame has its checksum: that of the
-// whole body is for who has no identity.
-func (l *Lineage) readSealedFrames(ctx context.Context, r *framesReader) error {
-	repo := l.repo
-	rc, err := repo.store.Get(ctx, r.key, 0, -1)
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	head, err := readUpTo(rc, r.key, headerSize(r.key))
-	if err != nil {
-		return err
-	}
-	h, err := decodeHeader(head, KindPack, r.key)
-	if err != nil {
-		return err
-	}
-	body := &watchedReader{r: io.LimitReader(rc, h.bodyLen)}
-	if h.flags&flagSealed == 0 {
-		return r.read(body, 0, 0, len(r.frames))
-	}
-	if len(repo.identities) == 0 {
-		return fmt.Errorf("read %s: %w", r.key, ErrSealed)
-	}
-	plain, err := age.Decrypt(body, repo.identities...)
-	if err != nil {
-		var none *age.NoIdentityMatchError
-		switch {
-		case body.err != nil:
-			return fmt.Errorf("read %s: %w", r.key, body.err)
-		case errors.As(err, &none):
-			// the wrong identity, or damage where the right one would be known by
-			if _, err := repo.get(ctx, KindPack, r.key); err != nil {
-				return err
-			}
-			return fmt.Errorf("read %s: %w", r.key, ErrSealed)
-		}
-		return &CorruptError{r.key, err.Error()}
-	}
-	if err = r.read(plain, 0, 0, len(r.frames)); err == nil {
-		err = r.end(rc)
-	}
-	var unread *unreadError
-	if errors.As(err, &unread) {
-		if body.err != nil {
-			return fmt.Errorf("read %s: %w", r.key, body.err)
-		}
-		return &CorruptError{r.key, unread.err.Error()}
-	}
-	return err
 }
 
 // end looks, where little is left of the pack, that it ends as it was written.
@@ -138,20 +90,6 @@ func (r *framesReader) end(rc io.Reader) error {
 		return fmt.Errorf("read %s: %w", r.key, err)
 	}
 	return nil
-}
-
-// watchedReader keeps the error of a place apart from those of who reads from it.
-type watchedReader struct {
-	r   io.Reader
-	err error // but for io.EOF
-}
-
-func (w *watchedReader) Read(p []byte) (int, error) {
-	n, err := w.r.Read(p)
-	if err != nil && err != io.EOF {
-		w.err = err
-	}
-	return n, err
 }
 
 // unreadError says that bytes of a pack could not be read.

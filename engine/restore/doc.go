@@ -12,7 +12,8 @@
 // and what was made is done: recovery is told the LSN of the plan, and judged by
 // it.
 //
-// Invariants. The target directory is new; nothing outside it and the directories
+// Invariants. The target directory is new, or one that was given up for it (Delta, below);
+// nothing outside it and the directories
 // of its tablespaces is written (os.Root). It cannot start without its
 // backup_label, for its control file names no checkpoint. While it recovers it
 // listens on a socket in a directory of its own and archives nowhere. WAL that the
@@ -32,6 +33,22 @@
 // backup's volume by its control file, writes the label, makes a start without it
 // impossible, and takes away what no backup has. Such a volume serves one recovery.
 //
-// A restore that was interrupted is begun anew; it leaves a directory that cannot
-// start.
+// With a Delta the directory holds a server's files already, of the same system
+// identifier and with no process in it:
+//
+//	CheckReuse ─▶ the control file names no checkpoint, the label goes ─▶ what the backup
+//	  does not have goes ─▶ each frame: its checksum over the directory's bytes
+//	     ├─ equal: kept
+//	     └─ else: fetched, compared by pages, written where they differ
+//	  ─▶ the backup's control file ─▶ label, manifest, sync, as ever
+//
+// Afterwards it is to the byte what an empty one becomes. From the first change on it does
+// not start, and is one that a Delta can be made of again, until its label is written last.
+//
+// Memory is bounded by Into.Bounds: frames are unpacked as they arrive, so that a worker
+// holds a few of them and never a pack; beside them there are the lists of files, and while
+// WAL is fed a segment for each that is fetched, stored and raw.
+//
+// A restore that was interrupted is begun anew, or taken up as a Delta; it leaves a
+// directory that cannot start.
 package restore
