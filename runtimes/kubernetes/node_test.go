@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/tools/remotecommand"
+
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
 )
 
 // aServer is a PostgreSQL with a password, as the operator will make one, without Patroni.
@@ -41,7 +45,26 @@ spec:
           exec postgres -c listen_addresses='*' -c unix_socket_directories=/tmp
       readinessProbe: {exec: {command: [pg_isready, -h, 127.0.0.1]}, periodSeconds: 1}
       resources: {requests: {cpu: 50m, memory: 64Mi}}
-    - {name: kbcli, image: "kbcli.test/postgresql:15", imagePullPolicy: Never, command: [sleep, "600"]}
+    - name: kbcli
+      image: kbcli.test/postgresql:15
+      imagePullPolicy: Never
+      env: [{name: PATH, value: "/tmp/bin:/usr/bin:/bin"}]
+      command: [bash, -c]
+      args:
+        - |
+          mkdir -p /tmp/bin && cat >/tmp/bin/kbcli <<'EOF' && chmod +x /tmp/bin/kbcli && exec sleep 600
+          #!/bin/bash
+          read -r question
+          case $question in
+            *'"lineages"'*) echo '{"fault":{"words":"this release does not know the question \"lineages\""}}' ;;
+            *'"clock"'*) echo '{"release":"0.9","fault":{"kind":"UnknownTopic","data":{"Topic":"clock"},"words":"no"}}' ;;
+            *'"windows"'*) echo 'error: unknown command "answer" for "kbcli"' >&2; exit 2 ;;
+            *'"history"'*) echo '{"more":true,"events":[{"LSN":"0/3000028"}]}'; echo it was killed >&2; exit 137 ;;
+            *'"verify"'*) echo '{"more":true,"progress":{"done":1,"total":2}}'; cat; echo over >/tmp/over ;;
+            *'"expiry"'*) head -c 3000000 /dev/zero | tr '\\0' ' '; echo '{"expiry":{"Repository":"r"}}' ;;
+            *) echo why >&2; exit 3 ;;
+          esac
+          EOF
 `
 
 // TestReach: SQL, psql, logs and commands through the API server of a real node.
@@ -107,14 +130,7 @@ func TestReach(t *testing.T) {
 	if err := r.Logs(t.Context(), my, runtimes.LogOptions{Tail: -1}, &lines); err != nil || !strings.Contains(lines.String(), "database system is ready to accept connections") {
 		t.Errorf("%v\n%s", err, lines.String())
 	}
-	at := place{"reach", "my-pg-postgresql-0", "kbcli"}
-	out, err := r.exec(t.Context(), at, []string{"cat"}, []byte("a question"))
-	if err != nil || string(out) != "a question" {
-		t.Errorf("%q, %v", out, err)
-	}
-	if _, err := r.exec(t.Context(), at, []string{"sh", "-c", "echo why >&2; exit 3"}, nil); err == nil || !strings.Contains(err.Error(), "why") {
-		t.Errorf("%v", err)
-	}
+	answers(t, r)
 	// A port that nobody listens on is an error, and not a wait.
 	if dead, err := (tunnel{r, "reach", "my-pg-postgresql-0", 1}).Dial(t.Context()); err == nil {
 		_, err = dead.Read(make([]byte, 1))
@@ -122,5 +138,55 @@ func TestReach(t *testing.T) {
 			t.Error("read from nobody")
 		}
 		dead.Close()
+	}
+}
+
+// answers: what a kbcli in a pod may answer, or not, and that it ends when nobody wants
+// its answer any more.
+func answers(t *testing.T, r *Runtime) {
+	t.Helper()
+	src := runtimes.Source{Namespace: "reach", Cluster: "my-pg"}
+	var older *OlderError
+	if _, err := r.Lineages(t.Context(), "reach", "my-pg"); !errors.As(err, &older) || older.Topic != "lineages" || older.Pod != "reach/my-pg-postgresql-0" {
+		t.Errorf("%T %v", err, err)
+	}
+	if _, err := r.Clock(t.Context(), src); !errors.As(err, &older) || older.Release != "0.9" {
+		t.Errorf("%T %v", err, err)
+	}
+	src.Lineage = "l" // else the status has them
+	if _, err := r.ask(t.Context(), ask.Question{Topic: ask.Windows, Source: src}); !errors.As(err, &older) || older.Release != "" {
+		t.Errorf("%T %v", err, err)
+	}
+	if _, err := r.ask(t.Context(), ask.Question{Topic: "weather", Source: src}); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("%v", err)
+	}
+	// an answer that ends in the middle is an error, and what came of it did come
+	var lost *LostError
+	n := 0
+	err := r.History(t.Context(), src, catalog.HistoryQuery{}, func(e catalog.Event, _ bool) error { n++; return nil })
+	if !errors.As(err, &lost) || n != 1 || !strings.Contains(err.Error(), "it was killed") {
+		t.Errorf("%d events, %v", n, err)
+	}
+	c, p := &v1alpha1.Cluster{}, &v1alpha1.BackupPolicy{}
+	c.Namespace, c.Name = "reach", "my-pg"
+	if e, err := r.PlanExpiry(t.Context(), c, p); err != nil || e.Repository != "r" {
+		t.Errorf("a long line: %+v, %v", e, err)
+	}
+	// whoever hangs up ends the far side
+	b := &v1alpha1.Backup{}
+	b.Namespace, b.Name, b.Spec.ClusterRef = "reach", "b", "my-pg"
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := r.Verify(ctx, b, func(done, total int64) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		var out strings.Builder
+		err := r.stream(t.Context(), place{"reach", "my-pg-postgresql-0", "kbcli"}, []string{"cat", "/tmp/over"}, remotecommand.StreamOptions{Stdout: &out, Stdin: strings.NewReader("")})
+		if err == nil && strings.TrimSpace(out.String()) == "over" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what verified goes on: %q, %v", out.String(), err)
+		}
 	}
 }
