@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/local"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -68,6 +69,12 @@ func newAgentStatusCommand(a *app) *cobra.Command {
 		Use: "status", Short: "Show the agent: its process, version, and how it was started", Args: noArgs,
 		Example: "  kbcli agent status\n  kbcli agent status -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if k, err := a.currentContext(); err != nil || k.name != localContext {
+				if err == nil {
+					err = notOfMachine().then("kbcli kubeblocks status")
+				}
+				return err
+			}
 			s, err := a.agentState()
 			if err != nil {
 				return err
@@ -181,9 +188,13 @@ func (a *app) localRuntime(ctx context.Context) (*local.Runtime, error) {
 	}
 	l, ok := rt.(*local.Runtime)
 	if !ok {
-		return nil, usage("there is an agent to see to on this machine only").hints("--context local")
+		return nil, notOfMachine()
 	}
 	return l, nil
+}
+
+func notOfMachine() *problem {
+	return usage("there is an agent to see to on this machine only").hints("--context local")
 }
 
 // agentState is what the agent says of itself; nil if none runs. It makes no state
@@ -264,10 +275,13 @@ func newVersionCommand(a *app) *cobra.Command {
 	var output string
 	var client bool
 	c := &cobra.Command{
-		Use: "version", Short: "Print the version of this program and of the agent", Args: noArgs,
+		Use: "version", Short: "Print the version of this program, and of the agent or the operator", Args: noArgs,
 		Example: "  kbcli version\n  kbcli version -o json\n  kbcli version --client",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			words := map[string]string{"kbcli": version}
+			if k, err := a.currentContext(); !client && err == nil && k.name != localContext {
+				return a.versionThere(c.Context(), words, output)
+			}
 			var s *local.AgentState
 			if !client {
 				var err error
@@ -296,4 +310,29 @@ func newVersionCommand(a *app) *cobra.Command {
 	c.Flags().BoolVar(&client, "client", false, "of this program only")
 	outputFlag(c, &output, "json|yaml")
 	return c
+}
+
+// versionThere prints the version of what a Kubernetes has.
+func (a *app) versionThere(ctx context.Context, words map[string]string, output string) error {
+	inst, err := asker[runtimes.Installer](ctx, a, "the version of the operator")
+	if err != nil {
+		return err
+	}
+	there, err := inst.Installed(ctx)
+	if err != nil {
+		return err
+	}
+	if there != nil {
+		words["operator"] = there.Version
+	}
+	if output != "" {
+		return a.value(output, words)
+	}
+	a.say("kbcli: %s", version)
+	if there == nil {
+		a.say("operator: none is installed")
+		return nil
+	}
+	a.say("operator: %s", there.Version)
+	return nil
 }
