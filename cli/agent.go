@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -69,10 +70,7 @@ func newAgentStatusCommand(a *app) *cobra.Command {
 		Use: "status", Short: "Show the agent: its process, version, and how it was started", Args: noArgs,
 		Example: "  kbcli agent status\n  kbcli agent status -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if k, err := a.currentContext(); err != nil || k.name != localContext {
-				if err == nil {
-					err = notOfMachine().then("kbcli kubeblocks status")
-				}
+			if err := a.onMachine(); err != nil {
 				return err
 			}
 			s, err := a.agentState()
@@ -134,6 +132,9 @@ func newAgentStopCommand(a *app) *cobra.Command {
 archives it again. The next command that has something done starts one.`,
 		Example: "  kbcli agent stop",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.onMachine(); err != nil {
+				return err
+			}
 			s, err := a.agentState()
 			if err != nil {
 				return err
@@ -194,7 +195,15 @@ func (a *app) localRuntime(ctx context.Context) (*local.Runtime, error) {
 }
 
 func notOfMachine() *problem {
-	return usage("there is an agent to see to on this machine only").hints("--context local")
+	return usage("there is an agent to see to on this machine only").hints("--context local").then("kbcli kubeblocks status")
+}
+
+// onMachine refuses a context that is not this machine.
+func (a *app) onMachine() error {
+	if k, err := a.currentContext(); err != nil || k.name == localContext {
+		return err
+	}
+	return notOfMachine()
 }
 
 // agentState is what the agent says of itself; nil if none runs. It makes no state
@@ -323,7 +332,7 @@ func (a *app) versionThere(ctx context.Context, words map[string]string, output 
 		return err
 	}
 	if there != nil {
-		words["operator"] = there.Version
+		words["operator"] = cmp.Or(there.Version, "unknown")
 	}
 	if output != "" {
 		return a.value(output, words)
@@ -333,6 +342,6 @@ func (a *app) versionThere(ctx context.Context, words map[string]string, output 
 		a.say("operator: none is installed")
 		return nil
 	}
-	a.say("operator: %s", there.Version)
+	a.say("operator: %s", words["operator"])
 	return nil
 }
