@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
-	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
@@ -145,43 +144,37 @@ func TestReach(t *testing.T) {
 // its answer any more.
 func answers(t *testing.T, r *Runtime) {
 	t.Helper()
-	src := runtimes.Source{Namespace: "reach", Cluster: "my-pg"}
-	var older *OlderError
-	if _, err := r.Lineages(t.Context(), "reach", "my-pg"); !errors.As(err, &older) || older.Topic != "lineages" || older.Pod != "reach/my-pg-postgresql-0" {
-		t.Errorf("%T %v", err, err)
+	at := place{"reach", "my-pg-postgresql-0", "kbcli"}
+	one := func(topic ask.Topic) (ask.Answer, error) {
+		return r.put(t.Context(), at, ask.Question{Topic: topic}, func(ask.Answer) error { return nil })
 	}
-	if _, err := r.Clock(t.Context(), src); !errors.As(err, &older) || older.Release != "0.9" {
-		t.Errorf("%T %v", err, err)
+	for topic, release := range map[ask.Topic]string{ask.Lineages: "", ask.Clock: "0.9", ask.Windows: ""} {
+		var older *OlderError
+		if _, err := one(topic); !errors.As(err, &older) || *older != (OlderError{"reach/my-pg-postgresql-0", release, string(topic)}) {
+			t.Errorf("%s: %T %v", topic, err, err)
+		}
 	}
-	src.Lineage = "l" // else the status has them
-	if _, err := r.ask(t.Context(), ask.Question{Topic: ask.Windows, Source: src}); !errors.As(err, &older) || older.Release != "" {
-		t.Errorf("%T %v", err, err)
-	}
-	if _, err := r.ask(t.Context(), ask.Question{Topic: "weather", Source: src}); err == nil || !strings.Contains(err.Error(), "why") {
+	if _, err := one("weather"); err == nil || !strings.Contains(err.Error(), "why") {
 		t.Errorf("%v", err)
 	}
 	// an answer that ends in the middle is an error, and what came of it did come
 	var lost *LostError
 	n := 0
-	err := r.History(t.Context(), src, catalog.HistoryQuery{}, func(e catalog.Event, _ bool) error { n++; return nil })
+	_, err := r.put(t.Context(), at, ask.Question{Topic: ask.History}, func(a ask.Answer) error { n += len(a.Events); return nil })
 	if !errors.As(err, &lost) || n != 1 || !strings.Contains(err.Error(), "it was killed") {
 		t.Errorf("%d events, %v", n, err)
 	}
-	c, p := &v1alpha1.Cluster{}, &v1alpha1.BackupPolicy{}
-	c.Namespace, c.Name = "reach", "my-pg"
-	if e, err := r.PlanExpiry(t.Context(), c, p); err != nil || e.Repository != "r" {
-		t.Errorf("a long line: %+v, %v", e, err)
+	if a, err := one(ask.Expiry); err != nil || a.Expiry == nil || a.Expiry.Repository != "r" {
+		t.Errorf("a long line: %+v, %v", a, err)
 	}
 	// whoever hangs up ends the far side
-	b := &v1alpha1.Backup{}
-	b.Namespace, b.Name, b.Spec.ClusterRef = "reach", "b", "my-pg"
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := r.Verify(ctx, b, func(done, total int64) { cancel() }); !errors.Is(err, context.Canceled) {
+	if _, err := r.put(ctx, at, ask.Question{Topic: ask.Verify}, func(ask.Answer) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		var out strings.Builder
-		err := r.stream(t.Context(), place{"reach", "my-pg-postgresql-0", "kbcli"}, []string{"cat", "/tmp/over"}, remotecommand.StreamOptions{Stdout: &out, Stdin: strings.NewReader("")})
+		err := r.stream(t.Context(), at, []string{"cat", "/tmp/over"}, remotecommand.StreamOptions{Stdout: &out, Stdin: strings.NewReader("")})
 		if err == nil && strings.TrimSpace(out.String()) == "over" {
 			break
 		}

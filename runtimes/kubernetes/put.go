@@ -213,7 +213,7 @@ func (r *Runtime) put(ctx context.Context, at place, q ask.Question, part func(a
 		_ = printing.Close() // what reads sees the end
 		ended <- err
 	}()
-	stop := context.AfterFunc(ctx, func() { _ = reading.CloseWithError(ctx.Err()) })
+	stop := context.AfterFunc(ctx, func() { _ = printing.CloseWithError(ctx.Err()) })
 	a, whole, some, err := readAnswer(reading, part)
 	stop()
 	_ = typing.Close()
