@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/local"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -68,6 +70,9 @@ func newAgentStatusCommand(a *app) *cobra.Command {
 		Use: "status", Short: "Show the agent: its process, version, and how it was started", Args: noArgs,
 		Example: "  kbcli agent status\n  kbcli agent status -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.onMachine(); err != nil {
+				return err
+			}
 			s, err := a.agentState()
 			if err != nil {
 				return err
@@ -127,6 +132,9 @@ func newAgentStopCommand(a *app) *cobra.Command {
 archives it again. The next command that has something done starts one.`,
 		Example: "  kbcli agent stop",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := a.onMachine(); err != nil {
+				return err
+			}
 			s, err := a.agentState()
 			if err != nil {
 				return err
@@ -181,9 +189,21 @@ func (a *app) localRuntime(ctx context.Context) (*local.Runtime, error) {
 	}
 	l, ok := rt.(*local.Runtime)
 	if !ok {
-		return nil, usage("there is an agent to see to on this machine only").hints("--context local")
+		return nil, notOfMachine()
 	}
 	return l, nil
+}
+
+func notOfMachine() *problem {
+	return usage("there is an agent to see to on this machine only").hints("--context local").then("kbcli kubeblocks status")
+}
+
+// onMachine refuses a context that is not this machine.
+func (a *app) onMachine() error {
+	if k, err := a.currentContext(); err != nil || k.name == localContext {
+		return err
+	}
+	return notOfMachine()
 }
 
 // agentState is what the agent says of itself; nil if none runs. It makes no state
@@ -264,10 +284,13 @@ func newVersionCommand(a *app) *cobra.Command {
 	var output string
 	var client bool
 	c := &cobra.Command{
-		Use: "version", Short: "Print the version of this program and of the agent", Args: noArgs,
+		Use: "version", Short: "Print the version of this program, and of the agent or the operator", Args: noArgs,
 		Example: "  kbcli version\n  kbcli version -o json\n  kbcli version --client",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			words := map[string]string{"kbcli": version}
+			if k, err := a.currentContext(); !client && err == nil && k.name != localContext {
+				return a.versionThere(c.Context(), words, output)
+			}
 			var s *local.AgentState
 			if !client {
 				var err error
@@ -296,4 +319,29 @@ func newVersionCommand(a *app) *cobra.Command {
 	c.Flags().BoolVar(&client, "client", false, "of this program only")
 	outputFlag(c, &output, "json|yaml")
 	return c
+}
+
+// versionThere prints the version of what a Kubernetes has.
+func (a *app) versionThere(ctx context.Context, words map[string]string, output string) error {
+	inst, err := asker[runtimes.Installer](ctx, a, "the version of the operator")
+	if err != nil {
+		return err
+	}
+	there, err := inst.Installed(ctx)
+	if err != nil {
+		return err
+	}
+	if there != nil {
+		words["operator"] = cmp.Or(there.Version, "unknown")
+	}
+	if output != "" {
+		return a.value(output, words)
+	}
+	a.say("kbcli: %s", version)
+	if there == nil {
+		a.say("operator: none is installed")
+		return nil
+	}
+	a.say("operator: %s", words["operator"])
+	return nil
 }

@@ -29,10 +29,13 @@ names, and the WAL from its start to its end. Nothing is written. Damage is name
 and the exit code is 22. Pages that were wrong on the server already are listed, and
 the exit code is 3.
 
+On Kubernetes it is read by kbcli beside the cluster's server, a standby if there is one,
+or by the operator where the cluster is gone.
+
 With --restore it is restored instead, on this machine, in a directory of its own below
 the state directory; started where nobody else reaches it; and every table and index of
 every database is read with PostgreSQL's own tools. Nothing of it is left afterwards. It
-takes the room of the cluster's data.`,
+takes the room of the cluster's data. On Kubernetes restore it into a cluster.`,
 		Example: `  kbcli cluster verify-backup backup-default-my-pg-20230417195547
   kbcli cluster verify-backup backup-default-my-pg-20230417195547 --restore`,
 		ValidArgsFunction: a.names(v1alpha1.KindBackup, 1),
@@ -99,7 +102,9 @@ func (a *app) verifyBackup(ctx context.Context, name string, restored bool, outp
 func (a *app) tryBackup(ctx context.Context, rt runtimes.Runtime, b *v1alpha1.Backup, output string) error {
 	v, ok := rt.(runtimes.RestoreVerifier)
 	if !ok {
-		return failed("backups cannot be restored to be tried from here")
+		return failed("a backup is tried out on one machine only; on Kubernetes a restore tries it, as a cluster beside the others").
+			hints("look at it, and delete it again: kbcli cluster delete verify-%s -n %s --auto-approve", b.Spec.ClusterRef, b.Namespace).
+			then("kbcli cluster restore verify-%s --backup %s -n %s --wait", b.Spec.ClusterRef, b.Name, b.Namespace)
 	}
 	p := a.progress()
 	r, err := v.VerifyRestore(ctx, b, func(words string) { p.show(words) })

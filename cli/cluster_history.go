@@ -195,7 +195,7 @@ func (o *history) run(ctx context.Context, a *app, name string) error {
 	if o.follow {
 		return o.goOn(ctx, a)
 	}
-	events, err := o.read(ctx, a, nil)
+	events, err := o.read(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -274,9 +274,8 @@ func countsRows(kind string) bool {
 	return false
 }
 
-// read gathers the events that are shown: all, or those that came since going.
-func (o *history) read(ctx context.Context, a *app, going *catalog.Going) ([]happened, error) {
-	events := []happened{}
+// query is what is asked for: going, if somebody goes on with it.
+func (o *history) query(going *catalog.Going) catalog.HistoryQuery {
 	q := catalog.HistoryQuery{
 		Timeline: pg.TimelineID(o.timeline), Since: o.from, Until: o.to, MinRows: max(o.minRows, 1), Undone: o.all, Going: going,
 		Spikes: len(o.kinds) == 0 || slices.Contains(o.kinds, string(catalog.EventSpike)),
@@ -284,7 +283,13 @@ func (o *history) read(ctx context.Context, a *app, going *catalog.Going) ([]hap
 	if len(o.kinds) > 0 && !q.Spikes && !slices.ContainsFunc(o.kinds, countsRows) {
 		q.MinRows = math.MaxInt64 // who wants no rows is answered by chapters, however far back
 	}
-	err := o.reader.History(ctx, o.src, q, func(e catalog.Event, restorable bool) error {
+	return q
+}
+
+// read gathers the events that are shown.
+func (o *history) read(ctx context.Context, a *app) ([]happened, error) {
+	events := []happened{}
+	err := o.reader.History(ctx, o.src, o.query(nil), func(e catalog.Event, restorable bool) error {
 		if len(events) == mostEvents {
 			return errMore
 		}
@@ -294,9 +299,8 @@ func (o *history) read(ctx context.Context, a *app, going *catalog.Going) ([]hap
 		return nil
 	})
 	if errors.Is(err, errMore) {
-		if err = nil; going == nil {
-			a.warn("there are more events than %d: from %s on they are left out; --since, --kind and --min-rows narrow it", mostEvents, humantime.FormatSeconds(events[len(events)-1].Time, a.zone))
-		}
+		err = nil
+		a.warn("there are more events than %d: from %s on they are left out; --since, --kind and --min-rows narrow it", mostEvents, humantime.FormatSeconds(events[len(events)-1].Time, a.zone))
 	}
 	return events, err
 }

@@ -12,52 +12,40 @@ import (
 	"github.com/kbcli/kbcli/runtimes"
 )
 
-// settled is how long after something happened its names are stored for certain, as
-// long as the server answers.
-const settled = 5 * time.Second
-
 // A repository that does not answer is asked again, less and less often.
 const slowestFollow = 30 * time.Second
 
 // goOn prints events as they are archived. It ends with ctx alone, once anything was
 // read: the agent and the repository may come and go.
 func (o *history) goOn(ctx context.Context, a *app) error {
-	rt, err := a.runtime(ctx)
-	if err != nil {
-		return err
-	}
 	p := following{o: o, a: a}
-	going := &catalog.Going{}
+	q := o.query(&catalog.Going{})
 	began, failing, pause := false, false, watchEvery
 	for {
-		now, err := rt.Clock(ctx, o.src)
-		if err == nil {
-			going.Settled = now.Add(-settled)
-			var events []happened
-			events, err = o.read(ctx, a, going)
-			if err == nil && failing {
+		var unprinted error
+		err := o.reader.FollowHistory(ctx, o.src, q, func(found []runtimes.HistoryEvent) error {
+			unprinted = p.print(found)
+			return unprinted
+		}, func() {
+			if failing {
 				a.note("note: the history of %s can be read again", o.src.Cluster)
 			}
-			// those that were read before it failed are not read again
-			if perr := p.print(events); perr != nil {
-				return perr
-			}
+			began, failing, pause = true, false, watchEvery
+		})
+		if unprinted != nil {
+			return unprinted
 		}
 		if ctx.Err() != nil {
 			return a.watched(ctx)
 		}
 		var gone *runtimes.SourceNotFoundError
-		switch {
-		case err == nil:
-			began, failing, pause = true, false, watchEvery
-		case !began || errors.As(err, &gone):
+		if !began || errors.As(err, &gone) {
 			return err
-		default:
-			if !failing {
-				a.note("note: the history of %s cannot be read now, and is tried again until ^C: %v", o.src.Cluster, err)
-			}
-			failing, pause = true, min(2*pause, slowestFollow)
 		}
+		if !failing {
+			a.note("note: the history of %s cannot be read now, and is tried again until ^C: %v", o.src.Cluster, err)
+		}
+		failing, pause = true, min(2*pause, slowestFollow)
 		select {
 		case <-ctx.Done():
 			return a.watched(ctx)
@@ -74,7 +62,13 @@ type following struct {
 	some   bool
 }
 
-func (p *following) print(events []happened) error {
+func (p *following) print(found []runtimes.HistoryEvent) error {
+	var events []happened
+	for i := range found {
+		if e := &found[i]; p.o.wants(&e.Event) {
+			events = append(events, happenedOf(e.Event, e.Restorable))
+		}
+	}
 	switch p.o.output {
 	case "json":
 		for _, e := range events {

@@ -22,17 +22,23 @@ func (f *fakeRuntime) History(_ context.Context, _ runtimes.Source, q catalog.Hi
 		return f.err
 	}
 	for _, e := range f.events {
-		if q.Going != nil && e.Time.After(q.Going.Settled) || e.Time.Before(q.Since) || !q.Until.IsZero() && e.Time.After(q.Until) || e.Rows >= 0 && !e.About && uint64(e.Rows) < q.MinRows {
+		if e.Time.Before(q.Since) || !q.Until.IsZero() && e.Time.After(q.Until) || e.Rows >= 0 && !e.About && uint64(e.Rows) < q.MinRows {
 			continue
 		}
 		if err := fn(e, e.LSN > 0x2000000); err != nil {
 			return err
 		}
 	}
-	if q.Going != nil {
-		return errEnd
-	}
 	return nil
+}
+
+func (f *fakeRuntime) FollowHistory(ctx context.Context, src runtimes.Source, q catalog.HistoryQuery, told func([]runtimes.HistoryEvent) error, _ func()) error {
+	var all []runtimes.HistoryEvent
+	err := f.History(ctx, src, q, func(e catalog.Event, restorable bool) error {
+		all = append(all, runtimes.HistoryEvent{Event: e, Restorable: restorable})
+		return nil
+	})
+	return errors.Join(err, told(all), errEnd)
 }
 
 func TestHistory(t *testing.T) {

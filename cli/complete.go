@@ -32,7 +32,9 @@ func (a *app) namesOf(kind string, most int, wanted func(*cobra.Command, v1alpha
 		if most > 0 && len(args) >= most {
 			return nil, noFiles
 		}
-		s, err := a.objects(c.Context())
+		ctx, cancel := context.WithTimeout(c.Context(), completionPatience)
+		defer cancel()
+		s, err := a.objects(ctx)
 		if err != nil {
 			return nil, noFiles
 		}
@@ -41,7 +43,7 @@ func (a *app) namesOf(kind string, most int, wanted func(*cobra.Command, v1alpha
 		if !k.Namespaced {
 			namespace = ""
 		}
-		objects, _ := s.List(c.Context(), kind, namespace, nil) // what can be read helps
+		objects, _ := s.List(ctx, kind, namespace, nil) // what can be read helps
 		var out []string
 		for _, o := range objects {
 			if strings.HasPrefix(o.GetName(), typed) && !slices.Contains(args, o.GetName()) && wanted(c, o) {
@@ -158,7 +160,9 @@ func ofNamedCluster(c *cobra.Command, o v1alpha1.Object) bool {
 
 // namespaces are those in which something is.
 func (a *app) namespaces(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-	s, err := a.objects(c.Context())
+	ctx, cancel := context.WithTimeout(c.Context(), completionPatience)
+	defer cancel()
+	s, err := a.objects(ctx)
 	if err != nil {
 		return nil, noFiles
 	}
@@ -167,7 +171,7 @@ func (a *app) namespaces(c *cobra.Command, _ []string, typed string) ([]string, 
 		if !k.Namespaced {
 			continue
 		}
-		objects, _ := s.List(c.Context(), k.Name, "", nil) // what can be read helps
+		objects, _ := s.List(ctx, k.Name, "", nil) // what can be read helps
 		for _, o := range objects {
 			out = append(out, o.GetNamespace())
 		}
@@ -177,15 +181,15 @@ func (a *app) namespaces(c *cobra.Command, _ []string, typed string) ([]string, 
 	return out, noFiles
 }
 
-// accountsPatience is how long a shell waits for the names of accounts.
-const accountsPatience = 2 * time.Second
+// completionPatience is how long a shell waits for names.
+const completionPatience = 2 * time.Second
 
 // accountNames asks the server of the cluster that was named.
 func (a *app) accountNames(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) == 0 || c.Name() == "create-account" {
 		return nil, noFiles
 	}
-	ctx, cancel := context.WithTimeout(c.Context(), accountsPatience)
+	ctx, cancel := context.WithTimeout(c.Context(), completionPatience)
 	defer cancel()
 	s, err := a.objects(ctx)
 	if err != nil {

@@ -123,6 +123,7 @@ func TestContextOpens(t *testing.T) {
 	}{
 		{name: "nobody said anything", want: "local"},
 		{name: "$KUBECONFIG alone", env: map[string]string{"KUBECONFIG": kubeconfig}, want: "local"},
+		{name: "in a pod", env: map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, want: "local"},
 		{name: "a context of the kubeconfig is called local", args: []string{"--context", "local"}, want: "local"},
 		{name: "--kubeconfig alone", args: []string{"--kubeconfig", kubeconfig}, want: "refused"},
 		{name: "--kubeconfig and local", args: []string{"--kubeconfig", kubeconfig, "--context", "local"}, want: "refused"},
@@ -136,6 +137,7 @@ func TestContextOpens(t *testing.T) {
 			env := map[string]string{"HOME": home, "XDG_CONFIG_HOME": t.TempDir()}
 			for k, v := range c.env {
 				env[k] = v
+				t.Setenv(k, v) // libraries look there by themselves
 			}
 			if c.wrote != "" {
 				writeFile(t, filepath.Join(env["XDG_CONFIG_HOME"], "kbcli", "config.yaml"), c.wrote)

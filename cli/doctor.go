@@ -30,7 +30,9 @@ func newDoctorCommand(a *app) *cobra.Command {
 
 The agent, every repository, and the clusters of the namespace, or those that are
 named, are looked at, all at once. Nothing is changed, and the agent need not run. What
-does not answer within 5 seconds is told so.
+does not answer within 5 seconds is told so. On Kubernetes the operator looks at the
+repositories, and kbcli beside each primary at its server; who may not run commands in
+their pods is told what the objects tell.
 
   PASS   it is as it should be
   WARN   it may soon not be, or it could not be looked at

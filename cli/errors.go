@@ -22,6 +22,7 @@ import (
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/kubernetes"
+	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store/kube"
 )
 
@@ -207,6 +208,9 @@ var rows = []row{
 	on("NoSuperuser", func(_ *restore.NoSuperuserError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "restore to a moment when one could"}
 	}),
+	on("SmallVolume", func(_ *kubernetes.SmallVolumeError, err error) saying {
+		return saying{words: err.Error(), code: exitFailed, hint: "the new cluster asks for as much as its source does: let that grow first, or give another --set storage with cluster create --backup"}
+	}),
 	on("NoRoom", func(_ *restore.NoRoomError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "make room on the disk of the state directory, or move it with --state-dir"}
 	}),
@@ -270,6 +274,28 @@ var rows = []row{
 		return sayOperator(&kubernetes.OperatorError{}, nil)
 	}),
 	on("Operator", sayOperator),
+	on("NotAllowed", func(e *kubernetes.NotAllowedError, err error) saying {
+		return saying{
+			words: err.Error(), code: exitFailed, next: "kubectl auth can-i create pods --subresource exec -n " + e.Namespace,
+			hint: "kbcli beside the repository answers: to ask it takes the rights to list pods, and to get and create pods/exec, in that namespace",
+		}
+	}),
+	on("Nobody", func(e *kubernetes.NobodyError, err error) saying {
+		s := saying{words: err.Error(), code: exitFailed, next: "kbcli kubeblocks status"}
+		if e.Unseen {
+			s.next, s.hint = "", "to ask it takes the rights to get deployments, to list pods, and to get and create pods/exec, in its namespace"
+		}
+		return s
+	}),
+	on("Older", func(_ *kubernetes.OlderError, err error) saying {
+		return saying{words: err.Error(), code: exitFailed, next: "kbcli kubeblocks upgrade"}
+	}),
+	on("Lost", func(_ *kubernetes.LostError, err error) saying {
+		return saying{words: err.Error(), code: exitFailed, hint: "the pod may have been ended or moved: try again"}
+	}),
+	on("NotGiven", func(e *repos.NotGivenError, err error) saying {
+		return saying{words: err.Error(), code: exitWrongKey, next: "kbcli backuprepo describe " + e.Repository}
+	}),
 	on("InstalledElsewhere", func(e *kubernetes.InstalledElsewhereError, _ error) saying {
 		return saying{
 			words: e.Error(), code: exitConflict, next: "kbcli kubeblocks status",

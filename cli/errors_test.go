@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/blob"
@@ -25,6 +26,7 @@ import (
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/kubernetes"
+	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 	"github.com/kbcli/kbcli/runtimes/store/kube"
 )
@@ -140,6 +142,13 @@ func TestErrors(t *testing.T) {
 		{"Settings", &kubernetes.SettingsError{Reason: "'/replicas': got string, want integer"}},
 		{"NoPrimary", fmt.Errorf("connect to cluster my-pg: %w", &kubernetes.NoPrimaryError{Namespace: "default", Cluster: "my-pg", Pods: 3})},
 		{"NoPsql", &kubernetes.NoPsqlError{Namespace: "default", Cluster: "my-pg"}},
+		{"NotAllowed", &kubernetes.NotAllowedError{Namespace: "shop", Err: apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "my-pg-postgresql-0", errors.New(`User "ann" cannot create resource "pods/exec" in API group "" in the namespace "shop"`))}},
+		{"Nobody", &kubernetes.NobodyError{Source: runtimes.Source{Cluster: "my-pg"}}},
+		{"Nobody", &kubernetes.NobodyError{Unseen: true}},
+		{"Older", &kubernetes.OlderError{Pod: "shop/my-pg-postgresql-0", Release: "0.9", Topic: "history"}},
+		{"Lost", &kubernetes.LostError{Pod: "shop/my-pg-postgresql-0", Err: errors.New("command terminated with exit code 137")}},
+		{"NotGiven", &repos.NotGivenError{Repository: "nas"}},
+		{"SmallVolume", &kubernetes.SmallVolumeError{Storage: "1Gi", Have: 1 << 30, Need: 2_000_000_000}},
 		{"NoKubernetes", kube.Unreachable(errors.New(`Get "https://10.0.0.1:6443/api": dial tcp 10.0.0.1:6443: connect: connection refused`))},
 		{"Unauthorized", apierrors.NewUnauthorized("Unauthorized")},
 		{"Forbidden", apierrors.NewForbidden(cluster.GroupVersionResource().GroupResource(), "x", errors.New("User \"ann\" cannot get it"))},

@@ -78,7 +78,7 @@ func newAnswerCommand(a *app) *cobra.Command {
 				return err
 			}
 			o := pod.Options{Objects: objects, Volumes: volumes, Clock: a.clock, Log: log}
-			return ask.Serve(c.Context(), pod.Answers{Repositories: o.Repositories(), Now: a.clock}, a.stdio.In, a.stdio.Out)
+			return ask.Serve(c.Context(), pod.Answers{Repositories: o.Repositories(), Now: a.clock}, version, a.stdio.In, a.stdio.Out)
 		},
 	}
 }

@@ -206,8 +206,12 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	}
 	p.over = o.delta
 	fmt.Fprint(a.stdio.Err, p.summary())
+	c, err := o.cluster(ctx, s, a.namespace, name, p)
+	if err != nil {
+		return err
+	}
 	if o.dryRun {
-		if err := o.room(ctx, a, p); err != nil {
+		if err := o.room(ctx, a, p, c); err != nil {
 			a.warn("%v", err)
 		}
 		if o.output == "" {
@@ -215,7 +219,7 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 		}
 		return a.value(o.output, p.plan)
 	}
-	if err := o.room(ctx, a, p); err != nil {
+	if err := o.room(ctx, a, p, c); err != nil {
 		return err
 	}
 	if o.delta != "" {
@@ -225,10 +229,6 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 		if err := a.confirm(ctx, []string{name}, o.approved); err != nil {
 			return err
 		}
-	}
-	c, err := o.cluster(ctx, s, a.namespace, name, p)
-	if err != nil {
-		return err
 	}
 	if err := a.createCluster(ctx, c); err != nil {
 		return err
@@ -246,7 +246,7 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 }
 
 // room says why there is no place for the new cluster, before anything is fetched.
-func (o *restoring) room(ctx context.Context, a *app, p *preview) error {
+func (o *restoring) room(ctx context.Context, a *app, p *preview, c *v1alpha1.Cluster) error {
 	rt, err := a.runtime(ctx)
 	if err != nil {
 		return err
@@ -259,7 +259,7 @@ func (o *restoring) room(ctx context.Context, a *app, p *preview) error {
 		return over.CheckDelta(ctx, p.plan, a.namespace, p.name, o.delta)
 	}
 	if place, ok := rt.(runtimes.Roomer); ok {
-		return place.CheckRoom(p.plan, a.namespace, p.name)
+		return place.CheckRoom(p.plan, c)
 	}
 	return nil
 }

@@ -15,6 +15,17 @@ type HistoryReader interface {
 	// fn in the order of the log. restorable tells whether the moment before an event
 	// can be gone back to. An error of fn ends it.
 	History(ctx context.Context, src Source, q catalog.HistoryQuery, fn func(e catalog.Event, restorable bool) error) error
+
+	// FollowHistory hands over events as they are archived, until ctx ends, told has an
+	// error, or something cannot be read; q.Going, which must be there, says then how far
+	// it came, and a call with it goes on. looked is called after each look that went well.
+	FollowHistory(ctx context.Context, src Source, q catalog.HistoryQuery, told func([]HistoryEvent) error, looked func()) error
+}
+
+// HistoryEvent is an event of a history that is followed.
+type HistoryEvent struct {
+	catalog.Event
+	Restorable bool // the state from just before it
 }
 
 // LineageLister is a Runtime that can tell which lineages there are under a name.

@@ -5,14 +5,16 @@ package runtimes
 import (
 	"context"
 
+	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/restore"
 )
 
 // Roomer is a Runtime that knows where a restored cluster will be.
 type Roomer interface {
-	// CheckRoom says why a plan cannot be carried out into a new cluster: a
-	// *restore.NoRoomError, or a *restore.NotEmptyError. Nothing is written.
-	CheckRoom(p *restore.Plan, namespace, name string) error
+	// CheckRoom says why a plan cannot be carried out into a new cluster, c as it is to be:
+	// a *restore.NoRoomError or a *restore.NotEmptyError on one machine, another error where
+	// the cluster has volumes of its own. Nothing is written.
+	CheckRoom(p *restore.Plan, c *v1alpha1.Cluster) error
 }
 
 // Hinter is an error that says what can be done about it.

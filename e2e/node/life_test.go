@@ -48,6 +48,7 @@ func TestPodsLife(t *testing.T) {
 	moment := p.between()
 	user.feed("insert into msg (text) values ('late'); drop table if exists nothing;", "cluster", "connect", "my-pg", "--as-user", "myuser", "--", "-v", "ON_ERROR_STOP=1")
 	p.untilWindow("my-pg", moment)
+	p.past("my-pg", backup)
 
 	p.restore("new-cluster", "my-pg", moment)
 	if got := strings.TrimSpace(user.kbcli("cluster", "connect", "new-cluster", "--as-user", "myuser", "--", "-XAtc", "select text from msg")); got != "hello" {
@@ -63,6 +64,7 @@ func TestPodsLife(t *testing.T) {
 	// the source goes, and its past stays
 	p.match(p.kbcli("cluster", "delete", "my-pg", "--auto-approve"), "^Cluster my-pg deleted$")
 	p.match(p.kbcli("cluster", "list-backup"), `^`+backup+` +my-pg \(deleted\) +datafile +Completed `)
+	p.afterwards("my-pg", backup)
 	p.restore("again", "my-pg", moment)
 	if got := p.sql("again", "select text from msg"); got != "hello" {
 		t.Errorf("the cluster restored from a deleted one has %q", got)

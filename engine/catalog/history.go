@@ -108,7 +108,7 @@ type Going struct {
 	// not be stored yet. It is set before each query.
 	Settled time.Time
 
-	next   pg.LSN // before which everything was told
+	Next   pg.LSN // before which everything was told; with it another Going goes on
 	spikes spikes
 }
 
@@ -136,9 +136,9 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 	if q.To != 0 {
 		last = min(last, size.Number(q.To-1)+1) // a record may end in the segment after
 	}
-	if q.Going != nil && q.Going.next != 0 {
+	if q.Going != nil && q.Going.Next != 0 {
 		// from the segment before on: there a transaction may have begun that ends now
-		q.Since, first = time.Time{}, max(first, size.Number(q.Going.next)-min(1, size.Number(q.Going.next)))
+		q.Since, first = time.Time{}, max(first, size.Number(q.Going.Next)-min(1, size.Number(q.Going.Next)))
 	}
 	if !q.Since.IsZero() {
 		if first, err = c.firstSince(ctx, p, q.Since, first, last); err != nil {
@@ -176,9 +176,9 @@ func (c *Catalog) History(ctx context.Context, q HistoryQuery, fn func(Event) er
 		}
 		if g := q.Going; g != nil {
 			if x != nil {
-				g.next = max(g.next, x.Next)
+				g.Next = max(g.Next, x.Next)
 			} else {
-				g.next = max(g.next, size.Start(n+1))
+				g.Next = max(g.Next, size.Start(n+1))
 			}
 		}
 		if !q.Until.IsZero() && h.clock.After(q.Until.Add(historyReach)) {
@@ -247,11 +247,11 @@ func (h *historian) tell(fn func(Event) error) error {
 	defer func() { h.events = h.events[:0] }()
 	for _, e := range h.events {
 		if g := q.Going; g != nil {
-			if e.Time.After(g.Settled) && e.at >= g.next {
-				g.next = e.at
+			if e.Time.After(g.Settled) && e.at >= g.Next {
+				g.Next = e.at
 				return errEnough
 			}
-			if e.at < g.next {
+			if e.at < g.Next {
 				continue
 			}
 		}
@@ -263,7 +263,7 @@ func (h *historian) tell(fn func(Event) error) error {
 		}
 		if err := fn(e); err != nil {
 			if q.Going != nil {
-				q.Going.next = e.at // with what else its transaction did
+				q.Going.Next = e.at // with what else its transaction did
 			}
 			return err
 		}

@@ -184,7 +184,7 @@ func (h *historian) count(tx *walindex.Transaction) {
 	if s == nil || h.ended {
 		return
 	}
-	if g := h.q.Going; g != nil && tx.Start >= g.next && tx.Time.Time().After(g.Settled) {
+	if g := h.q.Going; g != nil && tx.Start >= g.Next && tx.Time.Time().After(g.Settled) {
 		h.ended = true
 		return
 	}

@@ -55,7 +55,7 @@ func (a *Archive) streaming() Finding {
 	case !a.Wanted:
 		return pass(check, "WAL is not to be archived")
 	case !a.AgentRuns:
-		return fail(check, agentNext, "no agent runs, and so nobody archives: the server keeps its WAL")
+		return fail(check, a.revive(), "no agent runs, and so nobody archives: the server keeps its WAL")
 	case a.Error != "" && (a.State != "Streaming" || a.Lag > lagTime || a.Since > 5*time.Second):
 		return fail(check, a.Next, "%s: %s", a.Reason, a.Error)
 	case a.Error != "":
@@ -85,7 +85,7 @@ func (a *Archive) lag() Finding {
 		next = a.describe()
 	}
 	if !a.AgentRuns {
-		next = agentNext
+		next = a.revive()
 	}
 	seen := size(a.LagBytes) + " of WAL are not in the repository"
 	if a.Lag > 0 {
@@ -130,7 +130,7 @@ func (a *Archive) space() Finding {
 	case a.SpoolFree < 0:
 		return warn(check, a.Names.describe(), "%s; the free space of its disk is not known", seen)
 	case a.SpoolFree < min(left, 1<<30):
-		return warn(check, "df -h", "%s, and only %s are free on its disk", seen, size(a.SpoolFree))
+		return warn(check, a.grow(), "%s, and only %s are free on its disk", seen, size(a.SpoolFree))
 	}
 	return pass(check, "%s, and %s are free on its disk", seen, size(a.SpoolFree))
 }

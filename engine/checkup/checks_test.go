@@ -410,7 +410,7 @@ func TestExplain(t *testing.T) {
 func TestKnown(t *testing.T) {
 	var got []string
 	for _, of := range []interface{ Findings() []Finding }{
-		&Agent{Runs: true}, &Repository{Directory: true}, &WAL{}, &Archive{}, &Backups{}, &Machine{},
+		&Agent{Runs: true}, &Repository{Directory: true}, &WAL{}, &Archive{}, &Backups{}, &Machine{}, &Operator{}, &Instances{},
 	} {
 		for _, f := range of.Findings() {
 			got = append(got, f.Check)
@@ -430,5 +430,46 @@ func TestKnown(t *testing.T) {
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the list of checks (-list +there):\n%s", diff)
+	}
+}
+
+// TestOperator: what there is to say of the operator, and of the pods of a cluster.
+func TestOperator(t *testing.T) {
+	down := errors.New("the operator does not run")
+	for _, c := range []struct {
+		of   interface{ Findings() []Finding }
+		want string // level and what follows "next: " of each
+	}{
+		{&Operator{Namespace: "kb-system", Wanted: 2, Runs: 2, Image: "r.example:5000/kbcli:v1.2", Own: "1.2"}, "pass pass"},
+		{&Operator{Namespace: "kb-system", Wanted: 2, Runs: 2, Image: "kbcli:1.1@sha256:ab", Own: "1.2"}, "pass warn(kbcli kubeblocks upgrade)"},
+		{&Operator{Namespace: "kb-system", Wanted: 2, Runs: 1, Image: "kbcli:1.2", Own: "1.2"}, "warn(kubectl get pods -n kb-system) pass"},
+		{&Operator{Namespace: "kb-system", Wanted: 1, Image: "kbcli:1.2", Down: down}, "fail(kubectl get pods -n kb-system)"},
+		{&Operator{Namespace: "kb-system", Down: down}, "fail(kbcli kubeblocks install)"},
+		{&Operator{Namespace: "kb-system", Err: errors.New("forbidden")}, "warn(kubectl auth can-i get deployments.apps -n kb-system)"},
+		{&Instances{Names: names, Wanted: 2, Serve: []string{"a", "b"}, Primary: "a"}, "pass"},
+		{&Instances{Names: names, Wanted: 2, Serve: []string{"a"}, Others: []string{"b is Pending"}, Primary: "a"}, "warn(kbcli cluster list-instances my-pg -n default)"},
+		{&Instances{Names: names, Wanted: 2, Serve: []string{"a", "b"}}, "fail(kbcli cluster list-instances my-pg -n default)"},
+		{&Instances{Names: names, Wanted: 2, Stopped: true}, "pass"},
+		{&Instances{Names: names, Err: errors.New("forbidden")}, "warn(kbcli cluster list-instances my-pg -n default)"},
+		{&WAL{Names: Names{Grow: "grow it"}, Total: 1000, Free: 1}, "pass pass fail(grow it)"},
+		{&Archive{Names: Names{Revive: "see to it"}, Wanted: true, LagErr: errors.New("x"), SpoolFree: 1 << 40}, ""},
+	} {
+		var got []string
+		for _, f := range c.of.Findings() {
+			word := string(f.Level)
+			if f.Next != "" {
+				word += "(" + f.Next + ")"
+			}
+			got = append(got, word)
+		}
+		if a, ok := c.of.(*Archive); ok {
+			if got[0] != "fail(see to it)" {
+				t.Errorf("%+v: %s", a, got[0])
+			}
+			continue
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v: %s, want %s", c.of, strings.Join(got, " "), c.want)
+		}
 	}
 }

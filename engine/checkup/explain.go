@@ -20,6 +20,23 @@ type Names struct {
 	Namespace, Cluster string
 	Policy             string // the cluster's default BackupPolicy
 	Repository         string // the BackupRepo
+	// Revive starts an agent, and Grow makes room on the disk of the server; empty is how
+	// that is done on one machine.
+	Revive, Grow string
+}
+
+func (n Names) revive() string {
+	if n.Revive != "" {
+		return n.Revive
+	}
+	return agentNext
+}
+
+func (n Names) grow() string {
+	if n.Grow != "" {
+		return n.Grow
+	}
+	return "df -h"
 }
 
 func (n Names) doctor() string { return fmt.Sprintf("kbcli doctor %s -n %s", n.Cluster, n.Namespace) }
@@ -114,7 +131,7 @@ var explained = []explanation{
 	{value(blob.ErrNoSpace), "StorageFull", Names.repo},
 	{value(archive.ErrSlow), "StorageSlow", Names.repo},
 	{value(blob.ErrUnreachable), "StorageUnreachable", Names.repo},
-	{value(syscall.ENOSPC), "DiskFull", func(Names) string { return "df -h" }},
+	{value(syscall.ENOSPC), "DiskFull", Names.grow},
 	{sqlstate("28"), "ServerDenied", Names.describe},
 	{sqlstate("57P03", "57P01", "57P02"), "ServerStarting", Names.logs},
 	{sqlstate("53"), "ServerFull", Names.logs},

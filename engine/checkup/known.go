@@ -14,6 +14,8 @@ func Doctor() []Known {
 		{"agent-running", "The process that archives and backs up runs."},
 		{"agent-version", "The agent is of the same version as this program."},
 		{"agent-at-boot", "Somebody starts the agent when the machine restarts."},
+		{"operator-running", "On Kubernetes: the operator acts upon what is asked for."},
+		{"operator-version", "On Kubernetes: the operator is of the same version as this program."},
 
 		{"repository-reachable", "The repository can be opened and listed, and a directory be written."},
 		{"repository-key", "The identity file opens what is sealed; without one backups are taken, and restores need it."},
@@ -21,6 +23,7 @@ func Doctor() []Known {
 		{"repository-space", "A directory has room for two more backups and a day of WAL."},
 		{"repository-same-disk", "A directory is not on the disk of the data, so that a lost disk does not take both."},
 
+		{"instances-running", "On Kubernetes: one server takes writes, and as many serve as the cluster asks for."},
 		{"server-reachable", "PostgreSQL takes connections."},
 		{"server-version", "PostgreSQL is of a release that is supported."},
 		{"wal-level", "The server writes enough WAL to restore from."},

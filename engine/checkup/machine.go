@@ -29,10 +29,11 @@ const apart = 2 * time.Second
 
 // Findings are clock, server-programs and restore-room.
 func (m *Machine) Findings() []Finding {
-	return []Finding{m.clock(), m.programs(), m.room()}
+	return []Finding{m.Times(), m.programs(), m.room()}
 }
 
-func (m *Machine) clock() Finding {
+// Times is clock, for where nothing else is known of the machine.
+func (m *Machine) Times() Finding {
 	const check = "clock"
 	if m.Server.IsZero() {
 		return warn(check, m.logs(), "the server could not be asked for its clock")

@@ -60,7 +60,7 @@ func (w *WAL) retention() Finding {
 	}
 	switch {
 	case own == nil && w.Wanted:
-		return fail(check, agentNext, "the server has no slot %s: it does not keep WAL until that is archived", w.Slot)
+		return fail(check, w.revive(), "the server has no slot %s: it does not keep WAL until that is archived", w.Slot)
 	case own != nil && own.WALStatus == "lost":
 		return fail(check, w.backup(), "slot %s is lost: the server has removed WAL that was not archived %s", w.Slot, own.Invalidation)
 	case own != nil && own.WALStatus == "unreserved":
@@ -77,7 +77,7 @@ func (w *WAL) retention() Finding {
 	}
 	seen := line("slot %s keeps %s of WAL", w.Slot, size(w.kept(own)))
 	if !own.Active {
-		return warn(check, agentNext, "%s, and nobody reads from it", seen)
+		return warn(check, w.revive(), "%s, and nobody reads from it", seen)
 	}
 	return pass(check, "%s", seen)
 }
@@ -93,14 +93,14 @@ func (w *WAL) kept(s *client.Slot) int64 {
 func (w *WAL) disk() Finding {
 	const check = "wal-disk"
 	if w.FreeErr != nil {
-		return warn(check, "df -h", "how much is free on the disk of pg_wal is not known: %v", w.FreeErr)
+		return warn(check, w.grow(), "how much is free on the disk of pg_wal is not known: %v", w.FreeErr)
 	}
 	seen := line("pg_wal takes %s, and %s on its disk", size(w.Size), share(w.Free, w.Total))
 	switch {
 	case w.Free < 256<<20 || w.Free < w.Total/100:
-		return fail(check, "df -h", "%s: the server stops when it is full", seen)
+		return fail(check, w.grow(), "%s: the server stops when it is full", seen)
 	case w.Free < 2<<30 || w.Free < w.Total/20:
-		return warn(check, "df -h", "%s", seen)
+		return warn(check, w.grow(), "%s", seen)
 	}
 	return pass(check, "%s", seen)
 }

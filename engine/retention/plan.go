@@ -27,7 +27,7 @@ type Input struct {
 	// WAL are the whole segments, and Indexed those that have an index: an
 	// interrupted deletion leaves an index alone.
 	WAL, Indexed []Run
-	Tails        map[pg.Segment]pg.LSN // how far the tails of a segment reach from its start
+	Tails        map[pg.Segment]pg.LSN `json:"-"` // how far the tails of a segment reach from its start
 	Keep         map[string]bool       // backups and leftovers that must not go for other reasons
 	// Leftovers are the names of backups without a manifest of which something lies
 	// about; nil: nobody looked.

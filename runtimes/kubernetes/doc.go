@@ -10,6 +10,10 @@
 //	 ├── psql, SQL ─ a stream of the port-forward protocol ─▶ the primary's pod
 //	 └── questions about the past ─ exec ─▶ kbcli beside the server, which has the repository
 //
+// Questions go to the pod of the primary, of a standby where much is read, and to the operator
+// where the cluster is gone or its pods lack the keys. It takes the right to run commands in
+// them; who lacks it is told which. `doctor` tells what the objects tell then.
+//
 //	names/  what the operator calls the things it makes
 //	ask/    the questions and answers of the last line
 //

@@ -11,9 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/tools/remotecommand"
+
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
 )
 
 // aServer is a PostgreSQL with a password, as the operator will make one, without Patroni.
@@ -41,7 +44,26 @@ spec:
           exec postgres -c listen_addresses='*' -c unix_socket_directories=/tmp
       readinessProbe: {exec: {command: [pg_isready, -h, 127.0.0.1]}, periodSeconds: 1}
       resources: {requests: {cpu: 50m, memory: 64Mi}}
-    - {name: kbcli, image: "kbcli.test/postgresql:15", imagePullPolicy: Never, command: [sleep, "600"]}
+    - name: kbcli
+      image: kbcli.test/postgresql:15
+      imagePullPolicy: Never
+      env: [{name: PATH, value: "/tmp/bin:/usr/bin:/bin"}]
+      command: [bash, -c]
+      args:
+        - |
+          mkdir -p /tmp/bin && cat >/tmp/bin/kbcli <<'EOF' && chmod +x /tmp/bin/kbcli && exec sleep 600
+          #!/bin/bash
+          read -r question
+          case $question in
+            *'"lineages"'*) echo '{"fault":{"words":"this release does not know the question \"lineages\""}}' ;;
+            *'"clock"'*) echo '{"release":"0.9","fault":{"kind":"UnknownTopic","data":{"Topic":"clock"},"words":"no"}}' ;;
+            *'"windows"'*) echo 'error: unknown command "answer" for "kbcli"' >&2; exit 2 ;;
+            *'"history"'*) echo '{"more":true,"events":[{"LSN":"0/3000028"}]}'; echo it was killed >&2; exit 137 ;;
+            *'"verify"'*) echo '{"more":true,"progress":{"done":1,"total":2}}'; cat; echo over >/tmp/over ;;
+            *'"expiry"'*) head -c 3000000 /dev/zero | tr '\\0' ' '; echo '{"expiry":{"Repository":"r"}}' ;;
+            *) echo why >&2; exit 3 ;;
+          esac
+          EOF
 `
 
 // TestReach: SQL, psql, logs and commands through the API server of a real node.
@@ -107,14 +129,7 @@ func TestReach(t *testing.T) {
 	if err := r.Logs(t.Context(), my, runtimes.LogOptions{Tail: -1}, &lines); err != nil || !strings.Contains(lines.String(), "database system is ready to accept connections") {
 		t.Errorf("%v\n%s", err, lines.String())
 	}
-	at := place{"reach", "my-pg-postgresql-0", "kbcli"}
-	out, err := r.exec(t.Context(), at, []string{"cat"}, []byte("a question"))
-	if err != nil || string(out) != "a question" {
-		t.Errorf("%q, %v", out, err)
-	}
-	if _, err := r.exec(t.Context(), at, []string{"sh", "-c", "echo why >&2; exit 3"}, nil); err == nil || !strings.Contains(err.Error(), "why") {
-		t.Errorf("%v", err)
-	}
+	answers(t, r)
 	// A port that nobody listens on is an error, and not a wait.
 	if dead, err := (tunnel{r, "reach", "my-pg-postgresql-0", 1}).Dial(t.Context()); err == nil {
 		_, err = dead.Read(make([]byte, 1))
@@ -122,5 +137,49 @@ func TestReach(t *testing.T) {
 			t.Error("read from nobody")
 		}
 		dead.Close()
+	}
+}
+
+// answers: what a kbcli in a pod may answer, or not, and that it ends when nobody wants
+// its answer any more.
+func answers(t *testing.T, r *Runtime) {
+	t.Helper()
+	at := place{"reach", "my-pg-postgresql-0", "kbcli"}
+	one := func(topic ask.Topic) (ask.Answer, error) {
+		return r.put(t.Context(), at, ask.Question{Topic: topic}, func(ask.Answer) error { return nil })
+	}
+	for topic, release := range map[ask.Topic]string{ask.Lineages: "", ask.Clock: "0.9", ask.Windows: ""} {
+		var older *OlderError
+		if _, err := one(topic); !errors.As(err, &older) || *older != (OlderError{"reach/my-pg-postgresql-0", release, string(topic)}) {
+			t.Errorf("%s: %T %v", topic, err, err)
+		}
+	}
+	if _, err := one("weather"); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("%v", err)
+	}
+	// an answer that ends in the middle is an error, and what came of it did come
+	var lost *LostError
+	n := 0
+	_, err := r.put(t.Context(), at, ask.Question{Topic: ask.History}, func(a ask.Answer) error { n += len(a.Events); return nil })
+	if !errors.As(err, &lost) || n != 1 || !strings.Contains(err.Error(), "it was killed") {
+		t.Errorf("%d events, %v", n, err)
+	}
+	if a, err := one(ask.Expiry); err != nil || a.Expiry == nil || a.Expiry.Repository != "r" {
+		t.Errorf("a long line: %+v, %v", a, err)
+	}
+	// whoever hangs up ends the far side
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := r.put(ctx, at, ask.Question{Topic: ask.Verify}, func(ask.Answer) error { cancel(); return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		var out strings.Builder
+		err := r.stream(t.Context(), at, []string{"cat", "/tmp/over"}, remotecommand.StreamOptions{Stdout: &out, Stdin: strings.NewReader("")})
+		if err == nil && strings.TrimSpace(out.String()) == "over" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what verified goes on: %q, %v", out.String(), err)
+		}
 	}
 }

@@ -3,28 +3,27 @@
 package kubernetes
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/httpstream"
-	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
-	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/store"
+)
+
+var (
+	_ runtimes.HistoryReader = (*Runtime)(nil)
+	_ runtimes.LineageLister = (*Runtime)(nil)
+	_ runtimes.Verifier      = (*Runtime)(nil)
+	_ runtimes.Expirer       = (*Runtime)(nil)
 )
 
 // Plan asks kbcli beside the repository.
@@ -70,99 +69,72 @@ func windowsOf(of []v1alpha1.RecoverableWindow) ([]catalog.Window, error) {
 	return out, nil
 }
 
-// place is a container that runs kbcli.
-type place struct{ namespace, pod, container string }
-
-// places are where a question can be put, the best first: beside the primary, beside
-// another server of the cluster, in the operator.
-func (r *Runtime) places(ctx context.Context, src runtimes.Source) ([]place, error) {
-	var out []place
-	all, err := r.pods(ctx, src.Namespace, src.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range all {
-		if p.Status.Phase != corev1.PodRunning || p.DeletionTimestamp != nil {
-			continue
-		}
-		at := place{p.Namespace, p.Name, names.ContainerAgent}
-		if p.Labels[names.LabelRole] == names.RolePrimary {
-			out = append([]place{at}, out...)
-		} else {
-			out = append(out, at)
-		}
-	}
-	operators, err := r.operators(ctx)
-	if err != nil && !apierrors.IsForbidden(err) {
-		return nil, err
-	}
-	for _, d := range operators {
-		var l corev1.PodList
-		err := r.api.get(ctx, &l, of(d.Namespace, "pods", ""), map[string]string{"labelSelector": names.LabelName + "=" + names.Operator})
-		if unseen(err) != nil {
-			return nil, err
-		}
-		for _, p := range l.Items {
-			if p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil {
-				out = append(out, place{p.Namespace, p.Name, names.ContainerOperator})
+// History is read by kbcli beside the repository.
+func (r *Runtime) History(ctx context.Context, src runtimes.Source, q catalog.HistoryQuery, fn func(catalog.Event, bool) error) error {
+	each := func(events []runtimes.HistoryEvent) error {
+		for i := range events {
+			if err := fn(events[i].Event, events[i].Restorable); err != nil {
+				return err
 			}
 		}
+		return nil
 	}
-	return out, nil
+	last, err := r.askInParts(ctx, ask.Question{Topic: ask.History, Source: src, History: &q}, func(a ask.Answer) error { return each(a.Events) })
+	if err != nil {
+		return err
+	}
+	return each(last.Events)
 }
 
-// ask puts a question where it can be answered.
-func (r *Runtime) ask(ctx context.Context, q ask.Question) (ask.Answer, error) {
-	body, err := json.Marshal(q)
-	if err != nil {
-		return ask.Answer{}, err
-	}
-	all, err := r.places(ctx, q.Source)
-	if err != nil {
-		return ask.Answer{}, err
-	}
-	if len(all) == 0 {
-		return ask.Answer{}, &OperatorError{}
-	}
-	var failures error
-	for _, at := range all {
-		text, err := r.exec(ctx, at, ask.Command, body)
-		if err == nil {
-			return ask.Read(text)
-		}
-		if ctx.Err() != nil {
-			return ask.Answer{}, ctx.Err()
-		}
-		failures = errors.Join(failures, err)
-	}
-	return ask.Answer{}, failures
-}
+// mostGoing is how many events are held until the far side says how far it came.
+const mostGoing = 100_000
 
-// exec runs a command in a container and returns what it prints.
-func (r *Runtime) exec(ctx context.Context, at place, command []string, stdin []byte) ([]byte, error) {
-	req := r.api.client.Post().AbsPath(of(at.namespace, "pods", at.pod, "exec")).
-		Param("container", at.container).Param("stdin", "true").Param("stdout", "true").Param("stderr", "true")
-	for _, word := range command {
-		req.Param("command", word)
-	}
-	over, err := remotecommand.NewWebSocketExecutor(r.config, http.MethodGet, req.URL().String())
-	if err != nil {
-		return nil, err
-	}
-	plain, err := remotecommand.NewSPDYExecutor(r.config, http.MethodPost, req.URL())
-	if err != nil {
-		return nil, err
-	}
-	runner, err := remotecommand.NewFallbackExecutor(over, plain, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+// FollowHistory reads on as kbcli beside the repository does. When the pod goes away
+// that is an error, and q.Going says how far it came.
+func (r *Runtime) FollowHistory(ctx context.Context, src runtimes.Source, q catalog.HistoryQuery, told func([]runtimes.HistoryEvent) error, looked func()) error {
+	var held []runtimes.HistoryEvent
+	_, err := r.askInParts(ctx, ask.Question{Topic: ask.Follow, Source: src, History: &q}, func(a ask.Answer) error {
+		held = append(held, a.Events...)
+		if a.Going == nil && len(held) < mostGoing {
+			return nil
+		}
+		if len(held) > 0 {
+			if err := told(held); err != nil {
+				return err
+			}
+			held = nil
+		}
+		if a.Going != nil {
+			q.Going.Next = a.Going.Next
+		}
+		if a.Going != nil && len(a.Events) == 0 {
+			looked()
+		}
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	var out, said bytes.Buffer
-	err = runner.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: bytes.NewReader(stdin), Stdout: &out, Stderr: &said})
-	if err != nil {
-		return nil, fmt.Errorf("%s in pod %s/%s: %w: %s", strings.Join(command, " "), at.namespace, at.pod, err, strings.TrimSpace(said.String()))
-	}
-	return out.Bytes(), nil
+	return err
+}
+
+// Lineages are those of the repositories that kbcli in the pod that answers has keys of.
+func (r *Runtime) Lineages(ctx context.Context, namespace, cluster string) ([]repository.LineageInfo, error) {
+	a, err := r.ask(ctx, ask.Question{Topic: ask.Lineages, Source: runtimes.Source{Namespace: namespace, Cluster: cluster}})
+	return a.Lineages, err
+}
+
+// Verify has a backup read by kbcli beside the repository.
+func (r *Runtime) Verify(ctx context.Context, b *v1alpha1.Backup, progress func(done, total int64)) (*restore.Report, error) {
+	q := ask.Question{Topic: ask.Verify, Source: runtimes.Source{Namespace: b.Namespace, Cluster: b.Spec.ClusterRef}, Backup: b.Name}
+	a, err := r.askInParts(ctx, q, func(a ask.Answer) error {
+		if a.Progress != nil {
+			progress(a.Progress.Done, a.Progress.Total)
+		}
+		return nil
+	})
+	return a.Report, err
+}
+
+// PlanExpiry is what the agent would do, as kbcli beside it says.
+func (r *Runtime) PlanExpiry(ctx context.Context, c *v1alpha1.Cluster, p *v1alpha1.BackupPolicy) (*runtimes.Expiry, error) {
+	a, err := r.ask(ctx, ask.Question{Topic: ask.Expiry, Source: runtimes.Source{Namespace: c.Namespace, Cluster: c.Name}, Policy: p.Name})
+	return a.Expiry, err
 }

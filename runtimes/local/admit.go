@@ -32,8 +32,8 @@ func (r *Runtime) Admit(c *v1alpha1.Cluster) error {
 }
 
 // CheckRoom looks where the cluster's data will be.
-func (r *Runtime) CheckRoom(p *restore.Plan, namespace, name string) error {
-	data := r.data(namespace, name)
+func (r *Runtime) CheckRoom(p *restore.Plan, c *v1alpha1.Cluster) error {
+	data := r.data(c.Namespace, c.Name)
 	if err := p.Onto(data); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/childproc"
 	"github.com/kbcli/kbcli/runtimes"
+	"github.com/kbcli/kbcli/runtimes/repos"
 )
 
 var _ runtimes.RestoreVerifier = (*Runtime)(nil)
@@ -33,17 +34,17 @@ var _ runtimes.RestoreVerifier = (*Runtime)(nil)
 // next agent removes.
 func (r *Runtime) VerifyRestore(ctx context.Context, b *v1alpha1.Backup, step func(string)) (*runtimes.RestoreReport, error) {
 	began := time.Now()
-	l, _, err := r.stored(ctx, b)
+	l, _, err := r.repos.Stored(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	cat, err := r.repos.Catalog(ctx, l, nil)
 	if err != nil {
-		return nil, lost(b, err)
+		return nil, repos.Lost(b, err)
 	}
 	plan, err := restore.MakePlan(ctx, cat, catalog.Target{Backup: b.Name})
 	if err != nil {
-		return nil, lost(b, err)
+		return nil, repos.Lost(b, err)
 	}
 	t, err := r.newTrial(plan.Major)
 	if err != nil {
