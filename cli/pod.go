@@ -136,6 +136,15 @@ func newAgentPodCommands(a *app) []*cobra.Command {
 			RunE:    func(c *cobra.Command, _ []string) error { return pod.BeforePromotion(c.Context()) },
 		},
 		{
+			Use: "serve-repository", Short: "Serve the volume of a repository that this pod mounts", Args: noArgs, Hidden: true,
+			Example: "  kbcli agent serve-repository",
+			RunE: func(c *cobra.Command, _ []string) error {
+				v := pod.PodVolume()
+				v.Clock, v.Log = a.clock, a.jsonLog()
+				return pod.Serve(c.Context(), v)
+			},
+		},
+		{
 			Use: "copy-program FILE", Short: "Copy this program", Args: cobra.ExactArgs(1), Hidden: true,
 			Example: "  kbcli agent copy-program /kbcli/kbcli",
 			RunE: func(_ *cobra.Command, args []string) error {
