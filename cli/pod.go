@@ -18,6 +18,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes/operator"
 	"github.com/kbcli/kbcli/runtimes/operator/pod"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumes"
 	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 )
 
@@ -139,9 +140,9 @@ func newAgentPodCommands(a *app) []*cobra.Command {
 			Use: "serve-repository", Short: "Serve the volume of a repository that this pod mounts", Args: noArgs, Hidden: true,
 			Example: "  kbcli agent serve-repository",
 			RunE: func(c *cobra.Command, _ []string) error {
-				v := pod.PodVolume()
+				v := volumes.InPod()
 				v.Clock, v.Log = a.clock, a.jsonLog()
-				return pod.Serve(c.Context(), v)
+				return volumes.Serve(c.Context(), v)
 			},
 		},
 		{

@@ -22,6 +22,7 @@ import (
 	"github.com/kbcli/kbcli/engine/blob/served"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumes"
 	"github.com/kbcli/kbcli/runtimes/repos"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -144,7 +145,7 @@ func (l *claimLoop) bringOne(ctx context.Context, o *v1alpha1.BackupRepo) (v1alp
 	if err != nil {
 		return v, err
 	}
-	for _, part := range []client.Object{specs.RepositoryService(o, l.own), specs.RepositorySet(o, l.own, l.images)} {
+	for _, part := range []client.Object{volumes.Service(o, l.own), volumes.StatefulSet(o, l.own, l.images)} {
 		if err := applyAlone(ctx, l.client, part); err != nil {
 			return v, err
 		}
@@ -152,7 +153,7 @@ func (l *claimLoop) bringOne(ctx context.Context, o *v1alpha1.BackupRepo) (v1alp
 	if v.Message, err = l.waits(ctx, o, claim); err != nil || v.Message != "" {
 		return v, err
 	}
-	v.Endpoint = specs.RepositoryEndpoint(o.Name, l.own)
+	v.Endpoint = volumes.Endpoint(o.Name, l.own)
 	place, err := served.Open(served.Config{Name: o.Name, Endpoint: v.Endpoint, Access: func() (served.Access, error) { return access, nil }})
 	if err != nil {
 		return v, err
@@ -188,7 +189,7 @@ func (l *claimLoop) claim(ctx context.Context, o *v1alpha1.BackupRepo) (*core.Pe
 	if err := l.classFits(ctx, spec.StorageClassName); err != nil {
 		return nil, err
 	}
-	claim = specs.RepositoryClaim(o, l.own)
+	claim = volumes.Claim(o, l.own)
 	if err := l.client.Create(ctx, claim); apierrors.IsInvalid(err) || apierrors.IsForbidden(err) {
 		return nil, &claimRefusal{fmt.Sprintf("claim %s: %v", claim.Name, err)}
 	} else if err != nil {
@@ -233,7 +234,7 @@ func (l *claimLoop) grow(ctx context.Context, o *v1alpha1.BackupRepo, c *core.Pe
 		return "", nil
 	}
 	stays := fmt.Sprintf("claim %s/%s stays at %s: ", c.Namespace, c.Name, have.String())
-	if !specs.MadeForRepository(c) {
+	if !volumes.MadeHere(c) {
 		return stays + "it was not made by the operator; who made it makes it larger", nil
 	}
 	if why, err := cannotGrow(ctx, l.live, c); err != nil || why != "" {
@@ -270,7 +271,7 @@ func (l *claimLoop) access(ctx context.Context, o *v1alpha1.BackupRepo) (served.
 		if merr != nil {
 			return fresh, merr
 		}
-		secret = *specs.RepositorySecret(o, l.own, text)
+		secret = *volumes.Secret(o, l.own, text)
 		err = l.client.Create(ctx, &secret)
 	}
 	if err != nil {
@@ -279,7 +280,7 @@ func (l *claimLoop) access(ctx context.Context, o *v1alpha1.BackupRepo) (served.
 	if len(secret.OwnerReferences) != 1 || secret.OwnerReferences[0].UID != o.UID {
 		return served.Access{}, fmt.Errorf("secret %s is not of this repository: it may be that of one that was deleted, and go by itself", at.Name)
 	}
-	a, err := served.ParseAccess(secret.Data[specs.RepositoryAccessKey])
+	a, err := served.ParseAccess(secret.Data[volumes.AccessKey])
 	if err != nil {
 		return a, fmt.Errorf("secret %s: %w", at.Name, err)
 	}

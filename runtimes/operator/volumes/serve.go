@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pod
+package volumes
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 
 	"github.com/kbcli/kbcli/engine/blob/fs"
 	"github.com/kbcli/kbcli/engine/blob/served"
-	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
 // Volume says what Serve hands out, and to whom.
@@ -27,9 +26,9 @@ type Volume struct {
 	Log       *slog.Logger
 }
 
-// PodVolume is that of the pod of a repository.
-func PodVolume() Volume {
-	return Volume{Directory: specs.RepositoryPlace, Address: fmt.Sprintf(":%d", specs.RepositoryPort), Access: specs.RepositoryAccessFile}
+// InPod is that of the pod of a repository.
+func InPod() Volume {
+	return Volume{Directory: place, Address: fmt.Sprintf(":%d", port), Access: accessDirectory + "/" + AccessKey}
 }
 
 const (
