@@ -123,10 +123,7 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		phase, message = v1alpha1.RepoFailed, err.Error()
-		if comes(o) {
-			phase, message = v1alpha1.RepoPreChecking, o.Status.Volume.Message
-		}
+		phase, message = volumePhase(o, err)
 	}
 	tried := o.Generation
 	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.Objects, "", k.name); err != nil || o.UID != k.uid {

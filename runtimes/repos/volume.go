@@ -44,10 +44,21 @@ func openVolume(o *v1alpha1.BackupRepo) (blob.Store, error) {
 	})
 }
 
-// comes tells that a volume was never served, and may be soon.
-func comes(o *v1alpha1.BackupRepo) bool {
+// volumePhase is how a repository stands that could not be opened, and in what words. A
+// volume takes its time until it is served for the first time.
+func volumePhase(o *v1alpha1.BackupRepo, err error) (v1alpha1.BackupRepoPhase, string) {
 	v := o.Status.Volume
-	return o.Spec.PersistentVolumeClaim != nil && v.Endpoint == "" && !v.Refused
+	switch {
+	case o.Spec.PersistentVolumeClaim == nil:
+		return v1alpha1.RepoFailed, err.Error()
+	case v.Refused:
+		return v1alpha1.RepoFailed, v.Message
+	case v.Endpoint == "":
+		return v1alpha1.RepoPreChecking, v.Message
+	case !Held(o) && errors.Is(err, blob.ErrUnreachable):
+		return v1alpha1.RepoPreChecking, err.Error()
+	}
+	return v1alpha1.RepoFailed, err.Error()
 }
 
 // Held tells whether there was a repository in the place that an object describes.

@@ -114,7 +114,7 @@ var verdicts = map[string]struct {
 			{"spec.archive.mode", "sync"}, {"spec.archive.mode", "maybe"},
 			{"spec.archive.tailInterval", "100ms"}, {"spec.archive.tailInterval", "99ms"}, {"spec.archive.tailInterval", "1m0s"}, {"spec.archive.tailInterval", "61s"}, {"spec.archive.tailInterval", "soon"},
 			{"spec.archive.spool.limit", "64Mi"}, {"spec.archive.spool.limit", "63Mi"}, {"spec.archive.spool.whenFull", "Gap"}, {"spec.archive.spool.whenFull", "Panic"},
-			{"spec.snapshot.copyToRepository", true},
+			{"spec.snapshot.copyToRepository", true}, {"spec.target", "standby"}, {"spec.target", "elsewhere"},
 			{"spec.incremental.replayBound", "16Mi"}, {"spec.incremental.replayBound", "1Mi"}, {"spec.incremental.replayBound", "0"},
 		},
 	},
@@ -125,6 +125,7 @@ var verdicts = map[string]struct {
 			{"spec.backupPolicyName", "p"}, {"spec.backupPolicyName", "P"},
 			{"spec.backupType", "datafile"}, {"spec.backupType", "snapshot"}, {"spec.backupType", "incremental"}, {"spec.backupType", "full"},
 			{"spec.copyOf", "b"}, {"spec.copyOf", "B"},
+			{"spec.target", "primary"}, {"spec.target", "standby"}, {"spec.target", "prefer-standby"}, {"spec.target", "anybody"},
 		},
 	},
 	v1alpha1.KindBackupRepo: {
