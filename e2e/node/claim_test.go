@@ -68,7 +68,7 @@ func TestPodsClaim(t *testing.T) {
 	// full, and larger
 	k.Apply(t, `{apiVersion: v1, kind: Pod, metadata: {name: filler, namespace: `+system+`}, spec: {restartPolicy: Never, terminationGracePeriodSeconds: 1,
   securityContext: {runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532},
-  containers: [{name: filler, image: "`+testkube.PostgreSQLImage+`", command: [sh, -c, "dd if=/dev/zero of=/v/filler bs=1M; sleep 1000"], volumeMounts: [{name: v, mountPath: /v}]}],
+  containers: [{name: filler, image: "`+testkube.PostgreSQLImage+`", command: [sh, -c, "while true; do cat /dev/zero >> /v/filler; sleep 1; done"], volumeMounts: [{name: v, mountPath: /v}]}],
   volumes: [{name: v, persistentVolumeClaim: {claimName: backups}}]}}`)
 	t.Cleanup(func() { k.Kubectl(t, "-n", system, "delete", "pod", "filler", "--ignore-not-found", "--wait=false") })
 	t.Logf("full: %s", p.until(`^volume .*(\d\d %|100 %) of .* are used: kbcli backuprepo update volume --capacity makes it larger`, "backuprepo", "list", "-o", "wide"))

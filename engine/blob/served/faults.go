@@ -57,10 +57,10 @@ func faultIn(word, words string) error {
 		}
 		return &fault{words: words, is: f.err}
 	}
-	return errors.New(words)
+	return &fault{words: words}
 }
 
-// fault is an error of the place behind a server.
+// fault is an error of the place behind a server, which says what it was about itself.
 type fault struct {
 	words string
 	is    error

@@ -156,6 +156,10 @@ func (s *Store) ask(ctx context.Context, method, path string, query url.Values, 
 func objectPath(kind, key string) string { return "/v1/" + kind + "/" + key }
 
 func about(verb blob.Verb, key string, err error) error {
+	var said *fault
+	if errors.As(err, &said) {
+		return err
+	}
 	return fmt.Errorf("%s %s: %w", verb, key, err)
 }
 
