@@ -46,7 +46,7 @@ create procedure pay() language plpgsql as $$ declare a int; b int; begin
     insert into ledger (source, target, n) values (a, b, 7); commit;
     exit when exists (select from pg_class where relname = 'enough');
   end loop; end $$`)
-	k.Kubectl(t, "-n", p.ns, "exec", specs.PodName("my-pg", 0), "-c", "postgresql", "--", "sh", "-c", "touch $PGDATA/base/nobody && chmod 000 $PGDATA/base/nobody")
+	k.Kubectl(t, "-n", p.ns, "exec", specs.PodName("my-pg", 0), "-c", "postgresql", "--", "sh", "-c", "echo x > $PGDATA/base/nobody && chmod 000 $PGDATA/base/nobody")
 	writer := exec.Command(k.Program(), "-n", p.ns, "cluster", "connect", "my-pg", "--", "-XAtq", "-c", "call pay()")
 	writer.Env = p.env
 	if err := writer.Start(); err != nil {
