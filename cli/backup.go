@@ -12,11 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
 type backup struct {
 	kind, policy, name string
+	target             string
 	wait               bool
 	timeout            time.Duration
 	limits             limiting
@@ -39,9 +41,13 @@ incremental  the blocks that changed since the last backup in the repository, as
              backup that it was compared with may be deleted. Where there is none, or
              the WAL cannot tell, every file is read, and the backup's message says why.
 
+On Kubernetes a datafile or an incremental backup can be of a standby: the agent beside that
+one reads its files, and the primary's are not touched. --target standby fails where there is
+none that follows the primary; --target prefer-standby is of the primary then, and says so.
+
 On a busy server --nice, --idle-io, --upload and --workers hold it back, and --memory bounds
 it; what they leave open the policy says (spec.limits).`,
-		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait\n  kbcli cluster backup my-pg --type incremental",
+		Example:           "  kbcli cluster backup my-pg\n  kbcli cluster backup my-pg --type datafile --wait\n  kbcli cluster backup my-pg --type incremental\n  kbcli cluster backup my-pg --type datafile --target standby",
 		ValidArgsFunction: a.names(v1alpha1.KindCluster, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.name == "" && c.Flags().Changed("name") { // of a variable that nobody set
@@ -52,6 +58,7 @@ it; what they leave open the policy says (spec.limits).`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.kind, "type", "", "snapshot, datafile or incremental (default snapshot where the storage can, else datafile)")
+	f.StringVar(&o.target, "target", "", "the server whose files are read: primary, standby or prefer-standby (default what the policy says)")
 	f.StringVar(&o.policy, "policy", "", "the backup policy (default the cluster's own)")
 	f.StringVar(&o.name, "name", "", "the name of the backup (default backup-NAMESPACE-CLUSTER-TIME)")
 	waitFlags(c, &o.wait, &o.timeout, 24*time.Hour, "the backup is complete")
@@ -60,6 +67,7 @@ it; what they leave open the policy says (spec.limits).`,
 	alias(c, "policy", "backup-policy")
 	alias(c, "name", "backup-name")
 	a.completeFlag(c, "policy", v1alpha1.KindBackupPolicy)
+	_ = c.RegisterFlagCompletionFunc("target", cobra.FixedCompletions([]string{"primary", "standby", "prefer-standby"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"snapshot", "datafile", "incremental"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -81,7 +89,7 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 	if err != nil {
 		return err
 	}
-	b := &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{ClusterRef: cluster, BackupPolicyName: p.Name, BackupType: v1alpha1.BackupType(o.kind), Limits: limits}}
+	b := &v1alpha1.Backup{Spec: v1alpha1.BackupSpec{ClusterRef: cluster, BackupPolicyName: p.Name, BackupType: v1alpha1.BackupType(o.kind), Target: v1alpha1.BackupTarget(o.target), Limits: limits}}
 	b.Namespace, b.Name = a.namespace, o.name
 	if b.Name == "" {
 		b.Name = "unnamed" // only to be judged
@@ -96,6 +104,9 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 		return err
 	}
 	if err := o.chooseType(ctx, a, c, b); err != nil {
+		return err
+	}
+	if err := fitsTarget(a, c, b); err != nil {
 		return err
 	}
 	if b.Spec.BackupType == v1alpha1.BackupIncremental {
@@ -115,6 +126,27 @@ func (o *backup) run(ctx context.Context, a *app, cluster string) error {
 		a.note("note: %s", done.Status.Message)
 	}
 	return err
+}
+
+// fitsTarget refuses a standby where there can be none.
+func fitsTarget(a *app, c *v1alpha1.Cluster, b *v1alpha1.Backup) error {
+	if err := store.Admit(b, nil); err != nil { // a snapshot may have been chosen since
+		return err
+	}
+	if b.Spec.Target != v1alpha1.TargetStandby {
+		return nil
+	}
+	var why string
+	if _, remote := a.rt.(*kubernetes.Runtime); !remote {
+		why = "on one machine it has one server"
+	} else if c.Spec.Replicas < 2 {
+		why = "it has one server"
+	}
+	if why == "" {
+		return nil
+	}
+	return failed("cluster %q has no standby: %s", c.Name, why).hints("--target prefer-standby takes the primary where there is no standby").
+		then("kbcli cluster backup %s --type %s -n %s", c.Name, b.Spec.BackupType, c.Namespace)
 }
 
 // noteFirst says where there is nothing yet that an incremental backup could build on.

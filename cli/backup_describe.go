@@ -4,6 +4,7 @@ package cli
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,6 +78,10 @@ func (a *app) backupFacts(b *v1alpha1.Backup, lives bool) facts {
 	f.add("Volume Snapshot", st.VolumeSnapshot)
 	f.add("Copy Of", b.Spec.CopyOf)
 	f.add("Limits", limitWords(b.Spec.Limits))
+	f.add("Target", string(b.Spec.Target))
+	if s := st.Standby; s != nil {
+		f.add("Taken Of", strings.TrimSpace("standby "+s.Instance))
+	}
 	f.add("Timeline", number(st.Timeline))
 	f.add("Start LSN", st.StartLSN)
 	f.add("Stop LSN", st.StopLSN)

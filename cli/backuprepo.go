@@ -41,6 +41,7 @@ type repoFlags struct {
 	identityFile string
 	isDefault    bool
 	timeout      time.Duration
+	claim        claimFlags
 }
 
 func (o *repoFlags) flags(c *cobra.Command) {
@@ -54,17 +55,20 @@ func (o *repoFlags) flags(c *cobra.Command) {
 	f.BoolVar(&o.isDefault, "default", false, "make it the repository of policies that name none")
 	f.DurationVar(&o.timeout, "timeout", time.Minute, "how long to wait until it was tried")
 	o.credentials.flags(c)
+	f.StringVar(&o.claim.capacity, "capacity", "", "the size of the volume, for pvc (default "+v1alpha1.DefaultClaimCapacity+"); it can grow")
+	f.StringVar(&o.claim.policy, "create-policy", "", "IfNotPresent or Never: whether the claim is made if there is none, for pvc (default IfNotPresent)")
 }
 
 func newRepoCreateCommand(a *app) *cobra.Command {
 	var o repoFlags
-	var provider, path, bucket, prefix string
+	var provider, path, bucket, prefix, claim, class, mode string
 	var recipients []string
 	c := &cobra.Command{
-		Use: "create NAME", Short: "Make a directory or a bucket a repository, or open the one that is there", Args: oneName("backup repository"),
+		Use: "create NAME", Short: "Make a directory, a bucket or a volume a repository, or open the one that is there", Args: oneName("backup repository"),
 		Example: `  kbcli backuprepo create nas --provider filesystem --path /srv/backups --default
   AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… kbcli backuprepo create s3 --provider s3 --region eu-west-1 --bucket demo
   kbcli backuprepo create sealed --provider filesystem --path /srv/sealed --identity-file /mnt/safe/backup.key`,
+		Long: createRepoHelp,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.objects(c.Context())
 			if err != nil {
@@ -84,6 +88,15 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 			}
 			if bucket != "" || provider == string(v1alpha1.ProviderS3) {
 				r.Spec.S3 = &v1alpha1.S3Repo{Bucket: bucket, Prefix: prefix}
+			}
+			if claim != "" || provider == string(v1alpha1.ProviderPVC) {
+				if claim == "" {
+					claim = args[0]
+				}
+				r.Spec.PersistentVolumeClaim = &v1alpha1.ClaimRepo{ClaimName: claim, StorageClassName: class, AccessMode: v1alpha1.ClaimAccessMode(mode)}
+				if err := a.claimsHere(c.Context()); err != nil {
+					return err
+				}
 			}
 			if len(recipients) == 0 && o.identityFile != "" {
 				if recipients, err = recipientsOf(o.identityFile); err != nil {
@@ -118,10 +131,13 @@ func newRepoCreateCommand(a *app) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&provider, "provider", "", "filesystem or s3")
+	f.StringVar(&provider, "provider", "", "filesystem, s3 or pvc")
 	f.StringVar(&path, "path", "", "the directory, for filesystem")
 	f.StringVar(&bucket, "bucket", "", "the bucket, for s3")
 	f.StringVar(&prefix, "prefix", "", "where in the bucket")
+	f.StringVar(&claim, "claim", "", "the PersistentVolumeClaim in the operator's namespace, for pvc (default the name of the repository)")
+	f.StringVar(&class, "storage-class", "", "the storage class of a claim that is made, for pvc (default Kubernetes' default)")
+	f.StringVar(&mode, "access-mode", "", "the access mode of a claim that is made, for pvc (default "+string(v1alpha1.DefaultClaimMode)+", which is enough)")
 	f.StringSliceVar(&recipients, "recipient", nil, "public keys to seal everything to, age1…")
 	alias(c, "provider", "storage-provider")
 	o.flags(c)
@@ -149,6 +165,12 @@ func (o *repoFlags) apply(c *cobra.Command, a *app, r *v1alpha1.BackupRepo) erro
 		if given(name) && r.Spec.S3 == nil {
 			return usage("--%s is only for the provider s3", name)
 		}
+	}
+	if err := o.claim.apply(given, r); err != nil {
+		return err
+	}
+	if r.Spec.PersistentVolumeClaim != nil && !given("timeout") {
+		o.timeout = volumeTimeout
 	}
 	if given("identity-file") {
 		if r.Spec.Sealing == nil {
@@ -232,7 +254,7 @@ func (a *app) tried(ctx context.Context, r *v1alpha1.BackupRepo, timeout time.Du
 		case o.Status.Phase == v1alpha1.RepoFailed:
 			return step{err: &placeError{r.Name, o.Status.Message}}
 		}
-		return step{line: string(o.Status.Phase)}
+		return step{line: strings.TrimSuffix(string(o.Status.Phase)+": "+o.Status.Message, ": ")}
 	})
 	return err
 }
@@ -348,6 +370,8 @@ func repoPlace(r *v1alpha1.BackupRepo) string {
 		return "s3://" + r.Spec.S3.Bucket + "/" + r.Spec.S3.Prefix
 	case r.Spec.S3 != nil:
 		return "s3://" + r.Spec.S3.Bucket
+	case r.Spec.PersistentVolumeClaim != nil:
+		return "claim " + strings.TrimPrefix(r.Status.Volume.Namespace+"/"+r.Spec.PersistentVolumeClaim.ClaimName, "/")
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +59,13 @@ func (a *app) repoFacts(r *v1alpha1.BackupRepo) facts {
 		f.add("Region", s.Region)
 		f.add("Credentials File", s.CredentialsFile)
 	}
+	if c := r.Spec.PersistentVolumeClaim; c != nil {
+		f.add("Storage Class", c.StorageClassName)
+		f.add("Capacity", c.Capacity.String())
+		if v := r.Status.Volume; v.Capacity > 0 {
+			f.add("Used", fmt.Sprintf("%d %% of %s", v.Used, v1alpha1.FormatSize(v.Capacity)))
+		}
+	}
 	f.add("Default", strconv.FormatBool(r.Spec.Default))
 	if s := r.Spec.Sealing; s != nil {
 		f.add("Sealed To", strings.Join(s.Recipients, ", "))
@@ -73,7 +81,7 @@ func newRepoUpdateCommand(a *app) *cobra.Command {
 	var o repoFlags
 	c := &cobra.Command{
 		Use: "update NAME", Short: "Change how a backup repository is reached", Args: oneName("backup repository"),
-		Example:           "  kbcli backuprepo update csi-s3 --credentials-file keys.ini\n  kbcli backuprepo update nas --default",
+		Example:           "  kbcli backuprepo update csi-s3 --credentials-file keys.ini\n  kbcli backuprepo update nas --default\n  kbcli backuprepo update backup-data --capacity 50Gi",
 		ValidArgsFunction: a.names(v1alpha1.KindBackupRepo, 1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx := c.Context()
@@ -90,6 +98,7 @@ func newRepoUpdateCommand(a *app) *cobra.Command {
 				s3 := *r.Spec.S3
 				old.Spec.S3 = &s3
 			}
+			old.Spec.PersistentVolumeClaim = r.Spec.PersistentVolumeClaim.DeepCopy()
 			if r.Spec.Sealing != nil {
 				sealing := *r.Spec.Sealing
 				old.Spec.Sealing = &sealing

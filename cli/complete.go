@@ -103,7 +103,7 @@ func (a *app) complete(c *cobra.Command, f *pflag.Flag) {
 	case "cluster-version":
 		do = cobra.FixedCompletions(clusterVersions(), noFiles)
 	case "provider":
-		do = cobra.FixedCompletions([]string{string(v1alpha1.ProviderFilesystem), string(v1alpha1.ProviderS3)}, noFiles)
+		do = cobra.FixedCompletions([]string{string(v1alpha1.ProviderFilesystem), string(v1alpha1.ProviderPVC), string(v1alpha1.ProviderS3)}, noFiles)
 	case "restore-to-time":
 		do = cobra.FixedCompletions([]string{"now", "earliest", "latest", "10 minutes ago", "yesterday 15:00"}, noFiles)
 	case "set", "set-string":

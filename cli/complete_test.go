@@ -69,7 +69,7 @@ func TestComplete(t *testing.T) {
 		{"cluster list --context ", "local"},
 		{"context use ", "local"},
 		{"backuprepo describe ", "nas"},
-		{"backuprepo create x --provider ", "filesystem s3"},
+		{"backuprepo create x --provider ", "filesystem pvc s3"},
 		{"addon enable ", "csi-s3 snapshot-controller"},
 		{"addon enable csi-s3 --set secret.", "secret.accessKey= secret.secretKey= secret.endpoint= secret.region="},
 		{"kubeblocks install --set snap", "snapshot-controller.enabled="},

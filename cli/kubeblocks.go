@@ -30,7 +30,7 @@ const settingsAddon = local.SettingsAddon
 const (
 	keySnapshot = "snapshot-controller.enabled"
 	keyVolumes  = "dataProtection.enableVolumeSnapshot"
-	keyClass    = "dataProtection.backupPVCStorageClassName"
+	keyClass    = runtimes.SettingClaimClass
 )
 
 // installKeys are the settings that there are everywhere.
@@ -222,12 +222,6 @@ func (o *installation) read(a *app, c *cobra.Command, inst runtimes.Installer) (
 			if s.value != "true" && s.value != "false" {
 				return i, usage("%s: %q is not true or false", s.key, s.value)
 			}
-		case s.key == keyClass && s.value != "" && s.value != addonS3:
-			if _, remote := a.rt.(*kubernetes.Runtime); remote {
-				return i, usage("%s: backups cannot go to a claim of storage class %q", s.key, s.value).
-					hints("a claim is in one namespace, and clusters are in many: use %s, or make a repository in a bucket", addonS3).
-					then("kbcli backuprepo create --help")
-			}
 		}
 	}
 	return i, nil
@@ -319,6 +313,78 @@ func (a *app) turn(ctx context.Context, i runtimes.Installation) error {
 	if remote && values[keyClass] == addonS3 {
 		return a.pointBackups(ctx, i)
 	}
+	if remote && (values[keyClass] != "" || values[runtimes.SettingClaim] != "" || values[runtimes.SettingClaimCapacity] != "" || values[runtimes.SettingClaimPolicy] != "") {
+		return a.pointToClaim(ctx, i)
+	}
+	return nil
+}
+
+// pointToClaim makes the claim that the settings describe a repository, and the repository
+// that of the policies that name none. Until its volume was tried nothing else changes.
+func (a *app) pointToClaim(ctx context.Context, i runtimes.Installation) error {
+	inst, err := a.installer(ctx)
+	if err != nil {
+		return err
+	}
+	x, err := inst.Installed(ctx)
+	if err != nil || x == nil {
+		return err
+	}
+	want, err := runtimes.ClaimWished(x.Settings)
+	switch {
+	case err != nil:
+		return usage("%v", err)
+	case want == nil && x.Settings[runtimes.SettingClaim] == "":
+		a.note("no claim is named: backups go where they went; %s names one", runtimes.SettingClaim)
+		return nil
+	case want == nil:
+		return a.pointBackups(ctx, i)
+	}
+	if err := store.Admit(want, nil); err != nil {
+		return err
+	}
+	s := a.rt.Store()
+	r, err := store.Get[*v1alpha1.BackupRepo](ctx, s, "", want.Name)
+	var old *v1alpha1.BackupRepo
+	switch {
+	case apierrors.IsNotFound(err):
+		r = want
+		err = s.Create(ctx, r)
+		if apierrors.IsAlreadyExists(err) { // the operator has read the settings meanwhile
+			r, err = store.Get[*v1alpha1.BackupRepo](ctx, s, "", want.Name)
+			old = r
+		}
+	case err == nil:
+		if r.Spec.PersistentVolumeClaim == nil {
+			return conflict("backup repository %q is there, and not on a claim", r.Name).hints("name the claim otherwise")
+		}
+		was := *r
+		was.Spec.PersistentVolumeClaim = r.Spec.PersistentVolumeClaim.DeepCopy()
+		old = &was
+		c := r.Spec.PersistentVolumeClaim
+		c.CreatePolicy = want.Spec.PersistentVolumeClaim.CreatePolicy
+		if x.Settings[runtimes.SettingClaimCapacity] != "" {
+			c.Capacity = want.Spec.PersistentVolumeClaim.Capacity
+		}
+		if err = store.Admit(r, old); err == nil {
+			err = store.UpdateSpec(ctx, s, r)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	i.Step("Make backup repository " + r.Name)
+	if !i.Wait {
+		a.note("backups go there when its volume was tried: kbcli backuprepo update %s --default", r.Name)
+		return nil
+	}
+	if err := a.settle(ctx, s, r, old, i.Timeout); err != nil {
+		return err
+	}
+	if err := makeDefault(ctx, s, r.Name); err != nil {
+		return err
+	}
+	i.Step("Backups go to " + r.Name)
 	return nil
 }
 

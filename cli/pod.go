@@ -18,6 +18,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes/operator"
 	"github.com/kbcli/kbcli/runtimes/operator/pod"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+	"github.com/kbcli/kbcli/runtimes/operator/volumes"
 	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 )
 
@@ -134,6 +135,15 @@ func newAgentPodCommands(a *app) []*cobra.Command {
 			Use: "before-promotion", Short: "Ask the agent whether this server may become the primary", Args: noArgs, Hidden: true,
 			Example: "  kbcli agent before-promotion",
 			RunE:    func(c *cobra.Command, _ []string) error { return pod.BeforePromotion(c.Context()) },
+		},
+		{
+			Use: "serve-repository", Short: "Serve the volume of a repository that this pod mounts", Args: noArgs, Hidden: true,
+			Example: "  kbcli agent serve-repository",
+			RunE: func(c *cobra.Command, _ []string) error {
+				v := volumes.InPod()
+				v.Clock, v.Log = a.clock, a.jsonLog()
+				return volumes.Serve(c.Context(), v)
+			},
 		},
 		{
 			Use: "copy-program FILE", Short: "Copy this program", Args: cobra.ExactArgs(1), Hidden: true,

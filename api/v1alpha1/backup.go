@@ -48,6 +48,8 @@ type Backup struct {
 // +kubebuilder:validation:XValidation:rule=`!has(self.backupType) || self.backupType == "" ? !has(oldSelf.backupType) || oldSelf.backupType == "" : has(oldSelf.backupType) && self.backupType == oldSelf.backupType`,message="cannot be changed",fieldPath=".backupType"
 // +kubebuilder:validation:XValidation:rule=`!has(self.copyOf) || self.copyOf == "" ? !has(oldSelf.copyOf) || oldSelf.copyOf == "" : has(oldSelf.copyOf) && self.copyOf == oldSelf.copyOf`,message="cannot be changed",fieldPath=".copyOf"
 // +kubebuilder:validation:XValidation:rule=`self.?copyOf.orValue("") == "" || self.?backupType.orValue('datafile') == 'datafile'`,message="is only for a datafile backup",fieldPath=".copyOf"
+// +kubebuilder:validation:XValidation:rule=`!has(self.target) ? !has(oldSelf.target) : has(oldSelf.target) && self.target == oldSelf.target`,message="cannot be changed",fieldPath=".target"
+// +kubebuilder:validation:XValidation:rule=`!has(self.target) || self.target != 'standby' || self.?backupType.orValue('datafile') != 'snapshot'`,message="a snapshot is of the primary: a datafile or incremental backup can be of a standby",fieldPath=".target"
 type BackupSpec struct {
 	// ClusterRef is the name of the Cluster, in the same namespace. The cluster
 	// may be gone: its backups stay.
@@ -77,6 +79,60 @@ type BackupSpec struct {
 	// says. It is looked at when the backup begins.
 	// +optional
 	Limits *LimitsSpec `json:"limits,omitempty"`
+	// Target is the server whose files are read. A snapshot is the primary's. Empty is what
+	// the policy says.
+	// +optional
+	Target BackupTarget `json:"target,omitempty"`
+}
+
+// BackupTarget is the server whose files a backup reads.
+//
+// +kubebuilder:validation:Enum=primary;standby;prefer-standby
+// +kubebuilder:validation:MaxLength=14
+type BackupTarget string
+
+// The servers. Where there is no standby, standby fails and prefer-standby reads the primary.
+const (
+	TargetPrimary       BackupTarget = "primary"
+	TargetStandby       BackupTarget = "standby"
+	TargetPreferStandby BackupTarget = "prefer-standby"
+)
+
+// FromStandby tells whether a standby is asked for.
+func (t BackupTarget) FromStandby() bool { return t == TargetStandby || t == TargetPreferStandby }
+
+func (t BackupTarget) validate(l *FieldErrors, path string) {
+	switch t {
+	case "", TargetPrimary, TargetStandby, TargetPreferStandby:
+	default:
+		l.invalid(path, string(t), "is not one of primary, standby, prefer-standby")
+	}
+}
+
+// StandbyPhase is how far the agents beside the primary and beside a standby have come.
+type StandbyPhase string
+
+// The primary's agent offers a backup, a standby's takes it, and is done or has failed. The
+// primary's then says so of the Backup.
+const (
+	StandbyOffered StandbyPhase = "Offered"
+	StandbyTaken   StandbyPhase = "Taken"
+	StandbyDone    StandbyPhase = "Done"
+	StandbyFailed  StandbyPhase = "Failed"
+)
+
+// StandbyStatus is a backup that is taken beside a standby.
+type StandbyStatus struct {
+	Phase StandbyPhase `json:"phase,omitempty"`
+	// Instance is the server that takes it.
+	Instance string `json:"instance,omitempty"`
+	// Redo is where the primary's checkpoint begins that was made for it, From what a standby
+	// must have replayed to take it.
+	Redo string `json:"redo,omitempty"`
+	From string `json:"from,omitempty"`
+	// Progress is its agent's, Message why it failed.
+	Progress *Progress `json:"progress,omitempty"`
+	Message  string    `json:"message,omitempty"`
 }
 
 // BackupPhase is the state of a backup in one word.
@@ -133,6 +189,8 @@ type BackupStatus struct {
 	VolumeSnapshot string `json:"volumeSnapshot,omitempty"`
 
 	Progress *Progress `json:"progress,omitempty"`
+	// Standby is how it stands with a backup that is taken beside a standby.
+	Standby *StandbyStatus `json:"standby,omitempty"`
 }
 
 // BackupList is several of them, as the Kubernetes API hands them out.
@@ -187,6 +245,10 @@ func (b *Backup) Validate() error {
 			l.forbidden("spec.copyOf", "is only for a datafile backup")
 		}
 	}
+	b.Spec.Target.validate(&l, "spec.target")
+	if b.Spec.Target == TargetStandby && b.Spec.BackupType == BackupSnapshot {
+		l.forbidden("spec.target", "a snapshot is of the primary: a datafile or incremental backup can be of a standby")
+	}
 	switch b.Spec.BackupType {
 	case BackupSnapshot, BackupDatafile, BackupIncremental:
 	default:
@@ -204,5 +266,6 @@ func (b *Backup) ValidateUpdate(old Object) error {
 	immutable(&l, "spec.backupPolicyName", was.BackupPolicyName, is.BackupPolicyName)
 	immutable(&l, "spec.backupType", was.BackupType, is.BackupType)
 	immutable(&l, "spec.copyOf", was.CopyOf, is.CopyOf)
+	immutable(&l, "spec.target", was.Target, is.Target)
 	return l.orNil()
 }

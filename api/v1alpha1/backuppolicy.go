@@ -67,6 +67,12 @@ type BackupPolicySpec struct {
 	// Limits is what one backup may take of the machine.
 	// +optional
 	Limits *LimitsSpec `json:"limits,omitempty"`
+	// Target is the server whose files datafile and incremental backups read, where they
+	// do not say: the primary, a standby, or a standby where there is one. On one machine
+	// there is the primary.
+	// +kubebuilder:default=primary
+	// +optional
+	Target BackupTarget `json:"target,omitempty"`
 }
 
 // RetentionSpec is how far back a restore must be able to go.
@@ -272,6 +278,9 @@ func (p *BackupPolicy) SetDefaults() {
 			c.s.CronExpression = c.cron
 		}
 	}
+	if s.Target == "" {
+		s.Target = TargetPrimary
+	}
 	if s.Archive.Mode == "" {
 		s.Archive.Mode = ArchiveAsync
 	}
@@ -296,6 +305,7 @@ func (p *BackupPolicy) Validate() error {
 	if s.BackupRepoName != "" {
 		l.subdomain("spec.backupRepoName", s.BackupRepoName)
 	}
+	s.Target.validate(&l, "spec.target")
 	if _, err := ParseTTL(s.Retention.TTL); err != nil {
 		l.invalid("spec.retention.ttl", s.Retention.TTL, reasonOf(s.Retention.TTL, err))
 	}

@@ -15,13 +15,14 @@ import (
 
 // StorageProvider is the kind of place a repository is in.
 //
-// +kubebuilder:validation:Enum=filesystem;s3
+// +kubebuilder:validation:Enum=filesystem;s3;pvc
 type StorageProvider string
 
 // The kinds of places.
 const (
 	ProviderFilesystem StorageProvider = "filesystem"
 	ProviderS3         StorageProvider = "s3"
+	ProviderPVC        StorageProvider = "pvc"
 )
 
 // AccessTool is the one access method: kbcli reads and writes the place itself.
@@ -32,6 +33,7 @@ const AccessTool = "Tool"
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.persistentVolumeClaim) || self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name of a repository on a claim is a DNS label of at most 40 characters"
 // +kubebuilder:resource:path=backuprepos,singular=backuprepo,shortName=br,scope=Cluster,categories={kubeblocks}
 // +kubebuilder:printcolumn:name="STATUS",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="STORAGE-PROVIDER",type=string,JSONPath=`.spec.storageProvider`
@@ -48,17 +50,18 @@ type BackupRepo struct {
 	Status BackupRepoStatus `json:"status,omitzero"`
 }
 
-// BackupRepoSpec names the place. Which of Filesystem and S3 is given is what
-// StorageProvider says.
+// BackupRepoSpec names the place. Which of Filesystem, S3 and PersistentVolumeClaim is
+// given is what StorageProvider says.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.storageProvider) || has(self.filesystem) != has(self.s3)",message="must be given",fieldPath=".storageProvider"
+// +kubebuilder:validation:XValidation:rule="has(self.storageProvider) || [has(self.filesystem), has(self.s3), has(self.persistentVolumeClaim)].filter(x, x).size() == 1",message="must be given",fieldPath=".storageProvider"
 // +kubebuilder:validation:XValidation:rule="!has(self.storageProvider) || (self.storageProvider == 'filesystem') == has(self.filesystem)",message="belongs to the storage provider filesystem, which must have it",fieldPath=".filesystem"
 // +kubebuilder:validation:XValidation:rule="!has(self.storageProvider) || (self.storageProvider == 's3') == has(self.s3)",message="belongs to the storage provider s3, which must have it",fieldPath=".s3"
-// +kubebuilder:validation:XValidation:rule="has(self.s3) == has(oldSelf.s3)",message="cannot be changed",fieldPath=".storageProvider"
+// +kubebuilder:validation:XValidation:rule="!has(self.storageProvider) || (self.storageProvider == 'pvc') == has(self.persistentVolumeClaim)",message="belongs to the storage provider pvc, which must have it",fieldPath=".persistentVolumeClaim"
+// +kubebuilder:validation:XValidation:rule="has(self.s3) == has(oldSelf.s3) && has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim)",message="cannot be changed",fieldPath=".storageProvider"
 // +kubebuilder:validation:XValidation:rule="has(self.sealing) == has(oldSelf.sealing)",message="cannot be turned on or off: make another repository",fieldPath=".sealing"
 type BackupRepoSpec struct {
 	// StorageProvider is the kind of place. It may be left out where only one of
-	// Filesystem and S3 is given.
+	// Filesystem, S3 and PersistentVolumeClaim is given.
 	StorageProvider StorageProvider `json:"storageProvider,omitempty"`
 
 	// AccessMethod is how the place is reached. There is Tool: kbcli does it itself.
@@ -78,6 +81,9 @@ type BackupRepoSpec struct {
 	// S3 is a part of a bucket.
 	// +optional
 	S3 *S3Repo `json:"s3,omitempty"`
+	// PersistentVolumeClaim is a volume, on Kubernetes.
+	// +optional
+	PersistentVolumeClaim *ClaimRepo `json:"persistentVolumeClaim,omitempty"`
 	// Sealing encrypts everything before it leaves the machine.
 	// +optional
 	Sealing *SealingSpec `json:"sealing,omitempty"`
@@ -171,6 +177,8 @@ type BackupRepoStatus struct {
 	// not counted.
 	Backups   int64 `json:"backups"`
 	TotalSize int64 `json:"totalSize"`
+	// Volume is that of the provider pvc.
+	Volume VolumeStatus `json:"volume,omitzero"`
 }
 
 // BackupRepoList is several of them, as the Kubernetes API hands them out.
@@ -197,11 +205,16 @@ func (r *BackupRepo) SetDefaults() {
 	}
 	if s.StorageProvider == "" {
 		switch {
-		case s.S3 != nil && s.Filesystem == nil:
+		case s.S3 != nil && s.Filesystem == nil && s.PersistentVolumeClaim == nil:
 			s.StorageProvider = ProviderS3
-		case s.Filesystem != nil && s.S3 == nil:
+		case s.Filesystem != nil && s.S3 == nil && s.PersistentVolumeClaim == nil:
 			s.StorageProvider = ProviderFilesystem
+		case s.PersistentVolumeClaim != nil && s.S3 == nil && s.Filesystem == nil:
+			s.StorageProvider = ProviderPVC
 		}
+	}
+	if s.PersistentVolumeClaim != nil {
+		s.PersistentVolumeClaim.setDefaults()
 	}
 }
 
@@ -216,11 +229,12 @@ func (r *BackupRepo) Validate() error {
 	switch s.StorageProvider {
 	case "":
 		l.required("spec.storageProvider")
-	case ProviderFilesystem, ProviderS3:
+	case ProviderFilesystem, ProviderS3, ProviderPVC:
 		l.section("spec.filesystem", s.StorageProvider, ProviderFilesystem, s.Filesystem != nil)
 		l.section("spec.s3", s.StorageProvider, ProviderS3, s.S3 != nil)
+		l.section("spec.persistentVolumeClaim", s.StorageProvider, ProviderPVC, s.PersistentVolumeClaim != nil)
 	default:
-		l.invalid("spec.storageProvider", string(s.StorageProvider), "is not one of filesystem, s3")
+		l.invalid("spec.storageProvider", string(s.StorageProvider), "is not one of filesystem, s3, pvc")
 	}
 	if s.AccessMethod != AccessTool {
 		l.invalid("spec.accessMethod", s.AccessMethod, "is not known: there is Tool")
@@ -233,6 +247,12 @@ func (r *BackupRepo) Validate() error {
 	}
 	if s.S3 != nil {
 		s.S3.validate(&l, "spec.s3")
+	}
+	if c := s.PersistentVolumeClaim; c != nil {
+		c.validate(&l, "spec.persistentVolumeClaim")
+		if !claimRepoName.MatchString(r.Name) {
+			l.invalid("metadata.name", r.Name, "is too long, or has a dot: that of a repository on a claim is a DNS label of at most 40 characters")
+		}
 	}
 	if s.Sealing != nil {
 		s.Sealing.validate(&l, "spec.sealing")
@@ -313,6 +333,9 @@ func (r *BackupRepo) ValidateUpdate(old Object) error {
 	if was.S3 != nil && is.S3 != nil {
 		immutable(&l, "spec.s3.bucket", was.S3.Bucket, is.S3.Bucket)
 		immutable(&l, "spec.s3.prefix", was.S3.Prefix, is.S3.Prefix)
+	}
+	if was.PersistentVolumeClaim != nil && is.PersistentVolumeClaim != nil {
+		is.PersistentVolumeClaim.validateUpdate(&l, "spec.persistentVolumeClaim", was.PersistentVolumeClaim)
 	}
 	if (was.Sealing == nil) != (is.Sealing == nil) {
 		l.forbidden("spec.sealing", "cannot be turned on or off: make another repository")

@@ -7,9 +7,11 @@
 //
 //	fs/        a directory
 //	s3/        any S3: endpoint, region, path style, TLS
+//	served/    a place that another process has, such as a volume of Kubernetes
 //	mem/       memory, for tests
 //	fault/     another Store that fails on purpose
 //	blobtest/  what every Store must pass
+//	stall/     ends requests whose bytes do not move
 //
 // Retry, Limit and Measure wrap a Store and are Stores themselves:
 //

@@ -31,6 +31,8 @@ type job struct {
 	done   chan struct{}
 	err    error
 	result *repository.Manifest
+	// message is what else is to be said of it; valid once done is closed
+	message string
 
 	held   heldUp
 	seen   basebackup.Progress // when it was last looked at
@@ -54,6 +56,7 @@ func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
 }
 
 func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineage *repository.Lineage, arch *archiving, repoName string) (*repository.Manifest, error) {
+	target := p.target(b)
 	var at repository.Snapshot
 	var volume basebackup.Volume
 	var err error
@@ -109,7 +112,7 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	if err == nil || !errors.Is(err, blob.ErrNotExist) {
 		return m, err
 	}
-	limits, err := p.limitsOf(ctx, b)
+	limits, err := p.cfg.limitsOf(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -118,18 +121,22 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 	cfg := basebackup.Config{
 		Lineage: lineage.Limited(held.Upload, held.Download), Bounds: held, Conninfo: p.cfg.Conninfo, DataDirectory: p.cfg.DataDirectory,
 		Name: b.Name, Manual: manual, Fast: true, Workers: p.cfg.Workers,
-		WaitWAL: arch.Wait,
-		Progress: func(x basebackup.Progress) {
-			j.mu.Lock()
-			j.progress = x
-			j.mu.Unlock()
-		},
-		Clock: p.cfg.Clock, Log: p.cfg.Log,
+		WaitWAL:  arch.Wait,
+		Progress: j.saw,
+		Clock:    p.cfg.Clock, Log: p.cfg.Log,
 	}
 	// the files of a volume's snapshot cannot be seen from here: instead of a copy the
 	// server's are read, as they are now
 	if b.Spec.CopyOf != "" && p.cfg.Volume == nil {
 		return p.copySnapshot(ctx, b.Spec.CopyOf, lineage, cfg)
+	}
+	if target.FromStandby() {
+		m, err := p.fromStandby(ctx, b, j, lineage, arch)
+		var none *NoStandbyError
+		if !errors.As(err, &none) || target == v1alpha1.TargetStandby {
+			return m, err
+		}
+		j.message = "it is of the primary: " + none.Error()
 	}
 	defer arch.names.whole()
 	// the archive must have begun before the backup does, or its first WAL is missing
@@ -143,7 +150,7 @@ func (p *Protector) take(ctx context.Context, b *v1alpha1.Backup, j *job, lineag
 		}
 		return basebackup.Snapshot(ctx, cfg, at)
 	case v1alpha1.BackupIncremental:
-		if cfg.Incremental, err = p.incremental(ctx, lineage, arch.Status().RepositoryTimeline); err != nil {
+		if cfg.Incremental, err = incremental(ctx, p.cfg, lineage, arch.Status().RepositoryTimeline); err != nil {
 			return nil, err
 		}
 	}
@@ -259,6 +266,7 @@ func (p *Protector) finish(b *v1alpha1.Backup, j *job) {
 		p.failed(b, j.err)
 		return
 	}
+	s.Message = j.message
 	FillStatus(s, j.result)
 	s.Phase = v1alpha1.BackupCompleted
 	if p.policy != nil && !s.Manual {
@@ -278,7 +286,7 @@ func FillStatus(s *v1alpha1.BackupStatus, m *repository.Manifest) {
 		s.SnapshotPath, s.VolumeSnapshot = m.Snapshot.Path, m.Snapshot.VolumeSnapshot
 	}
 	if m.ReadAll != "" {
-		s.Message = "everything was read: " + m.ReadAll
+		s.Message = joinWords(s.Message, "everything was read: "+m.ReadAll)
 	}
 	if n := len(m.BadPages); n > 0 {
 		s.FailureReason = fmt.Sprintf("%d pages of the server's own files have wrong checksums, the first is block %d of %s", n, m.BadPages[0].Block, m.BadPages[0].Path)

@@ -16,6 +16,11 @@
 // A Backup that was InProgress when the agent ended is taken up by the next one.
 // Whoever runs the server runs one Protector beside it while the server runs.
 //
+// A datafile or incremental backup may be of a standby. A Taker beside that one reads the
+// files and stores them; the Protector beside the primary, which has the lock, asks for
+// it, archives the WAL that it needs and says how it ended. They talk in the Backup's status
+// alone. A standby that is promoted meanwhile voids the backup.
+//
 // A Protector archives, backs up and lets go under the lock of its lineage in the
 // repository, of which there is one however many agents a copied state directory or a
 // cloned machine brings up. Who is refused says who has it, and goes on when that one

@@ -54,7 +54,7 @@ func build(lineage string) (end func()) {
 
 // incremental chooses what an incremental backup on timeline tli builds on: of the whole
 // backups on the way there the one that began last, and none that is being deleted.
-func (p *Protector) incremental(ctx context.Context, l *repository.Lineage, tli pg.TimelineID) (*basebackup.Incremental, error) {
+func incremental(ctx context.Context, cfg Config, l *repository.Lineage, tli pg.TimelineID) (*basebackup.Incremental, error) {
 	// without the identity of a sealed repository there is what this machine remembers
 	in := &basebackup.Incremental{Whole: !l.Repository().Readable(), WAL: func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) (basebackup.WAL, error) {
 		return walOf(ctx, l, tli, lsn)
@@ -64,7 +64,7 @@ func (p *Protector) incremental(ctx context.Context, l *repository.Lineage, tli 
 		return nil, err
 	}
 	going := map[string]bool{}
-	all, err := store.List[*v1alpha1.Backup](ctx, p.cfg.Objects, p.cfg.Namespace, map[string]string{v1alpha1.LabelCluster: p.cfg.Cluster})
+	all, err := store.List[*v1alpha1.Backup](ctx, cfg.Objects, cfg.Namespace, map[string]string{v1alpha1.LabelCluster: cfg.Cluster})
 	var broken store.BrokenObjects
 	if err != nil && !errors.As(err, &broken) {
 		return nil, err

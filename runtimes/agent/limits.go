@@ -13,12 +13,12 @@ import (
 )
 
 // limitsOf are a backup's limits, and its policy's where it says nothing.
-func (p *Protector) limitsOf(ctx context.Context, b *v1alpha1.Backup) (v1alpha1.LimitsSpec, error) {
+func (c Config) limitsOf(ctx context.Context, b *v1alpha1.Backup) (v1alpha1.LimitsSpec, error) {
 	name := b.Spec.BackupPolicyName
 	if name == "" {
 		name = v1alpha1.DefaultBackupPolicyName(b.Spec.ClusterRef)
 	}
-	policy, err := store.Get[*v1alpha1.BackupPolicy](ctx, p.cfg.Objects, b.Namespace, name)
+	policy, err := store.Get[*v1alpha1.BackupPolicy](ctx, c.Objects, b.Namespace, name)
 	if apierrors.IsNotFound(err) {
 		return b.Spec.Limits.Or(nil), nil
 	}

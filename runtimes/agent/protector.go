@@ -51,6 +51,8 @@ type Config struct {
 	// Volume is what is snapshotted in place of single files, as on Kubernetes, or with a
 	// *NoSnapshotError why it cannot be; nil where there are no volumes.
 	Volume func(ctx context.Context) (basebackup.Volume, error)
+	// Standbys says that standbys have agents, with a Taker each.
+	Standbys bool
 	// Workers is how many files a backup reads at once.
 	Workers int
 

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -106,15 +105,8 @@ func (l *addonLoop) runController(ctx context.Context) (addonState, error) {
 		return addonState{}, fmt.Errorf("read the ServiceAccount of the snapshot controller: %w", err)
 	}
 	d.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ServiceAccount", Name: account.Name, UID: account.UID}}
-	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
-	if err != nil {
+	if err := applyAlone(ctx, l.client, d); err != nil {
 		return addonState{}, err
-	}
-	delete(fields, "status")
-	stripEmpty(fields)
-	u := &unstructured.Unstructured{Object: fields}
-	if err := l.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), fieldOwner, client.ForceOwnership); err != nil {
-		return addonState{}, fmt.Errorf("apply Deployment %s: %w", d.Name, err)
 	}
 	now := &apps.Deployment{}
 	if err := l.live.Get(ctx, client.ObjectKeyFromObject(d), now); err != nil {

@@ -84,6 +84,21 @@ func (a *applier) apply(ctx context.Context, c *v1alpha1.Cluster, o client.Objec
 	return nil
 }
 
+// applyAlone makes an object what o says, whatever was applied before.
+func applyAlone(ctx context.Context, c client.Client, o client.Object) error {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", o.GetName(), err)
+	}
+	delete(fields, "status")
+	stripEmpty(fields)
+	u := &unstructured.Unstructured{Object: fields}
+	if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), fieldOwner, client.ForceOwnership); err != nil {
+		return fmt.Errorf("apply %s %s: %w", u.GetKind(), u.GetName(), err)
+	}
+	return nil
+}
+
 func (a *applier) remembered(key appliedKey) (applied, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

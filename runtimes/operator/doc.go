@@ -11,6 +11,8 @@
 // without an operator. It makes the objects, hands Patroni its settings, restarts pods
 // one by one with the primary last, and says how things stand.
 //
+// A repository on a volume claim is served by a pod of its own: see volumes.
+//
 // Several operators may run; one acts, whoever holds the lease. Each loop can be ended
 // anywhere and begun again: what is to be done is seen in the objects, and nothing is
 // remembered but what has been applied, to ask less.

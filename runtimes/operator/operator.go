@@ -118,9 +118,10 @@ func newManager(config *rest.Config, o Options) (manager.Manager, error) {
 	if err := l.watch(m); err != nil {
 		return nil, fmt.Errorf("operator: %w", err)
 	}
+	claims := &claimLoop{client: m.GetClient(), live: m.GetAPIReader(), objects: o.Objects, images: o.Images, own: o.Namespace, clock: o.Clock, log: o.Log}
 	r := &repoLoop{repos: set, objects: o.Objects, live: m.GetAPIReader(), own: o.Namespace, secrets: o.Secrets, log: o.Log}
 	addons := &addonLoop{client: m.GetClient(), live: m.GetAPIReader(), objects: o.Objects, images: o.Images, own: o.Namespace, log: o.Log}
-	return m, errors.Join(m.Add(r), m.Add(addons))
+	return m, errors.Join(m.Add(r), m.Add(claims), m.Add(addons))
 }
 
 // newScheme is the types of Kubernetes and ours.

@@ -25,7 +25,7 @@ func (l *clusterLoop) growVolumes(ctx context.Context, s *seen) (string, error) 
 		if c.DeletionTimestamp != nil || want.Cmp(have) <= 0 {
 			continue
 		}
-		why, err := l.cannotGrow(ctx, c)
+		why, err := cannotGrow(ctx, l.live, c)
 		if err != nil {
 			return "", err
 		}
@@ -49,7 +49,7 @@ func (l *clusterLoop) growVolumes(ctx context.Context, s *seen) (string, error) 
 }
 
 // cannotGrow says why a volume cannot be larger; empty if it can.
-func (l *clusterLoop) cannotGrow(ctx context.Context, c *core.PersistentVolumeClaim) (string, error) {
+func cannotGrow(ctx context.Context, live client.Reader, c *core.PersistentVolumeClaim) (string, error) {
 	if c.Status.Phase != core.ClaimBound {
 		return "it is not bound yet", nil
 	}
@@ -57,7 +57,7 @@ func (l *clusterLoop) cannotGrow(ctx context.Context, c *core.PersistentVolumeCl
 		return "it has no storage class that could make it larger", nil
 	}
 	var class storage.StorageClass
-	err := l.live.Get(ctx, client.ObjectKey{Name: *c.Spec.StorageClassName}, &class)
+	err := live.Get(ctx, client.ObjectKey{Name: *c.Spec.StorageClassName}, &class)
 	if apierrors.IsNotFound(err) {
 		return "its storage class " + *c.Spec.StorageClassName + " is gone", nil
 	}

@@ -7,6 +7,8 @@
 //	           ─▶ keeper ─▶ BackupRepo.status        is it there, and is it the same
 //	                     ─▶ Backups                  those that came with it, and those that go
 //
+// A place is a directory, a bucket, or on Kubernetes a volume that a pod serves.
+//
 // The repository is the truth about backups: one that is named again brings its Backups
 // back. A place that held a repository and does not any more gets no new one. Bytes of a
 // Backup go before the object does.

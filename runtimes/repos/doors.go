@@ -224,6 +224,9 @@ func OpenPlace(ctx context.Context, o *v1alpha1.BackupRepo) (blob.Store, error) 
 		}
 		return fs.Create(o.Spec.Filesystem.Path)
 	}
+	if o.Spec.PersistentVolumeClaim != nil {
+		return openVolume(o)
+	}
 	spec := o.Spec.S3
 	pathStyle := &spec.PathStyle
 	if !spec.PathStyle {
@@ -255,6 +258,9 @@ func SecretFiles(o *v1alpha1.BackupRepo) []string {
 	if s := o.Spec.S3; s != nil {
 		out = append(out, s.CredentialsFile, s.CAFile)
 	}
+	if o.Spec.PersistentVolumeClaim != nil {
+		out = append(out, volumeAccess(o))
+	}
 	if s := o.Spec.Sealing; s != nil {
 		out = append(out, s.IdentityFile)
 	}
@@ -277,9 +283,11 @@ func (e *OtherRepositoryError) Error() string {
 // placeError adds to an error of a place what to do about it.
 func placeError(o *v1alpha1.BackupRepo, err error) error {
 	var other *OtherRepositoryError
-	filesystem := o.Spec.Filesystem != nil
+	filesystem, claim := o.Spec.Filesystem != nil, o.Spec.PersistentVolumeClaim
 	next := ""
 	switch {
+	case claim != nil:
+		next = volumeNext(o, err)
 	case errors.As(err, &other):
 		next = "mount or point it at the place it was in, or make a BackupRepo of another name for this one"
 	case errors.Is(err, blob.ErrNoBucket) && filesystem:

@@ -123,7 +123,7 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		phase, message = v1alpha1.RepoFailed, err.Error()
+		phase, message = volumePhase(o, err)
 	}
 	tried := o.Generation
 	if o, err = store.Get[*v1alpha1.BackupRepo](ctx, k.r.Objects, "", k.name); err != nil || o.UID != k.uid {
@@ -139,6 +139,9 @@ func (k *repoKeeper) look(ctx context.Context) error {
 		message = k.message
 		if k.trouble != "" {
 			message = strings.TrimPrefix(message+"; "+k.trouble, "; ")
+		}
+		if words := volumeWords(o); words != "" {
+			message = strings.TrimPrefix(message+"; "+words, "; ")
 		}
 	}
 	return errors.Join(append(errs, k.r.noteRepo(ctx, o, phase, message))...)
@@ -243,13 +246,14 @@ func (r *Set) noteRepo(ctx context.Context, o *v1alpha1.BackupRepo, phase v1alph
 	if err != nil {
 		return err
 	}
-	want := v1alpha1.BackupRepoStatus{Phase: phase, Message: message, ObservedGeneration: o.Generation}
+	want := v1alpha1.BackupRepoStatus{Phase: phase, Message: message, ObservedGeneration: o.Generation, Volume: o.Status.Volume}
 	want.Backups, want.TotalSize = contents(known, o.Name)
 	if o.Status == want {
 		return nil
 	}
 	r.tellRepo(o, phase, message)
 	_, err = store.MutateStatus(ctx, r.Objects, "", o.Name, func(o *v1alpha1.BackupRepo) error {
+		want.Volume = o.Status.Volume // somebody else's to say
 		o.Status = want
 		return nil
 	})

@@ -16,13 +16,14 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/blob/stall"
 )
 
 // sentBody is the body of a PUT. The watch runs while the network has the bytes,
 // and not while they are read, which a limit may make slow.
 type sentBody struct {
 	r io.Reader
-	w *watch
+	w *stall.Watch
 
 	mu     sync.Mutex
 	closed bool
@@ -35,8 +36,8 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	if b.closed {
 		return 0, errSent
 	}
-	b.w.pause()
-	defer b.w.start()
+	b.w.Stop()
+	defer b.w.Start()
 	n, err := b.r.Read(p)
 	if err != nil && err != io.EOF {
 		b.err = err
@@ -53,7 +54,7 @@ func (b *sentBody) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	b.w.stop()
+	b.w.Stop()
 }
 
 // Get implements blob.Reader.
@@ -99,7 +100,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	}
 	return &gotBody{
 		ctx: ctx, cancel: cancel, key: key, rc: rc, left: want,
-		version: info.ETag + " " + info.VersionID, w: newWatch(cancel, s.stall),
+		version: info.ETag + " " + info.VersionID, w: stall.New(cancel, s.stall),
 	}, nil
 }
 
@@ -137,7 +138,7 @@ type gotBody struct {
 	rc      io.ReadCloser
 	left    int64
 	version string
-	w       *watch
+	w       *stall.Watch
 }
 
 func (b *gotBody) Version() string { return b.version }
@@ -149,9 +150,9 @@ func (b *gotBody) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		return 0, io.EOF
 	}
-	b.w.start()
+	b.w.Start()
 	n, err := b.rc.Read(p[:min(int64(len(p)), b.left)])
-	b.w.pause()
+	b.w.Stop()
 	b.left -= int64(n)
 	if err == nil || b.left == 0 {
 		return n, nil // the end of a whole body is said by the next read
@@ -159,11 +160,11 @@ func (b *gotBody) Read(p []byte) (int, error) {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	return n, fmt.Errorf("get %s: %d bytes missing: %w", b.key, b.left, classify(b.ctx, b.w.explain(err)))
+	return n, fmt.Errorf("get %s: %d bytes missing: %w", b.key, b.left, classify(b.ctx, b.w.Explain(err)))
 }
 
 func (b *gotBody) Close() error {
-	b.w.stop()
+	b.w.Stop()
 	err := b.rc.Close()
 	b.cancel()
 	return err

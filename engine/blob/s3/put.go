@@ -16,6 +16,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/blob/stall"
 )
 
 // maxPut is the largest object that one PUT may have, by Amazon's rule.
@@ -79,8 +80,8 @@ func (s *Store) send(ctx context.Context, verb blob.Verb, key string, body blob.
 
 	sending, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w := newWatch(cancel, s.stall)
-	defer w.stop()
+	w := stall.New(cancel, s.stall)
+	defer w.Stop()
 	source := &sentBody{r: io.NewSectionReader(body, 0, size), w: w}
 	_, err = s.core.PutObject(sending, s.bucket, s.prefix+key, source, size, sums.md5, sums.sha256, opts)
 	source.close()
@@ -95,7 +96,7 @@ func (s *Store) send(ctx context.Context, verb blob.Verb, key string, body blob.
 		// A PUT has no object to miss: it was the bucket, or no S3 server.
 		return fmt.Errorf("%s %s: %w (HTTP 404)", verb, key, blob.ErrNoBucket)
 	}
-	return fmt.Errorf("%s %s: %w", verb, key, classify(ctx, w.explain(err)))
+	return fmt.Errorf("%s %s: %w", verb, key, classify(ctx, w.Explain(err)))
 }
 
 type sums struct {

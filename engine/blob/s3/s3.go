@@ -14,6 +14,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/blob/stall"
 )
 
 // Store is a part of a bucket.
@@ -162,16 +163,16 @@ func (s *Store) list(ctx context.Context, prefix, after string, page int) iter.S
 		// The library's channel is left only by canceling.
 		listing, cancel := context.WithCancel(ctx)
 		defer cancel()
-		w := newWatch(cancel, s.stall)
-		defer w.stop()
+		w := stall.New(cancel, s.stall)
+		defer w.Stop()
 		owner := false
-		w.start()
+		w.Start()
 		for o := range s.core.ListObjectsIter(listing, s.bucket, minio.ListObjectsOptions{
 			Prefix: prefix, StartAfter: after, Recursive: true, MaxKeys: page, FetchOwner: &owner,
 		}) {
-			w.pause()
+			w.Stop()
 			if o.Err != nil {
-				yield(minio.ObjectInfo{}, classify(ctx, w.explain(o.Err)))
+				yield(minio.ObjectInfo{}, classify(ctx, w.Explain(o.Err)))
 				return
 			}
 			if ctx.Err() != nil {
@@ -180,14 +181,14 @@ func (s *Store) list(ctx context.Context, prefix, after string, page int) iter.S
 			if !yield(o, nil) {
 				return
 			}
-			w.start()
+			w.Start()
 		}
 		// The library ends without a word when the context has ended.
 		switch {
 		case ctx.Err() != nil:
 			yield(minio.ObjectInfo{}, ctx.Err())
-		case w.fired():
-			yield(minio.ObjectInfo{}, classify(ctx, w.explain(nil)))
+		case w.Fired():
+			yield(minio.ObjectInfo{}, classify(ctx, w.Explain(nil)))
 		}
 	}
 }

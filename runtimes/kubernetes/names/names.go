@@ -54,6 +54,13 @@ const (
 	RepositoriesDirectory = "/run/kubeblocks/secrets"
 )
 
+// RepositoryAccess is the key of that Secret with which the volume of a repository is
+// reached.
+func RepositoryAccess(repo string) string { return repo + ".volume" }
+
+// Repository is the name of what serves the volume of a repository.
+func Repository(repo string) string { return "repository-" + repo }
+
 // StatefulSet is that of a cluster's servers.
 func StatefulSet(cluster string) string { return cluster + "-" + PostgreSQL }
 

@@ -5,7 +5,8 @@
 //	init container volume   Prepare: the data directory's place, and its content where
 //	                        the cluster is another's past
 //	container kbcli         Run: the Protector while the server writes; on a standby the
-//	                        slot that the Protector will need when this one takes over
+//	                        slot that the Protector will need when this one takes over, and
+//	                        the backups that it asks a standby for
 //
 // Whether the server writes is asked of the server itself, over the socket that both
 // containers have in common. The lock of the lineage in the repository sees to it that of

@@ -84,6 +84,7 @@ type keeper struct {
 	Options
 	repos    *repos.Set
 	identity *agent.Identity
+	taker    *agent.Taker
 	stop     func() // ends the Protector; nil while none runs
 	slot     time.Time
 	told     client.Server
@@ -100,7 +101,7 @@ type keeper struct {
 }
 
 // Run looks after the pod's server until ctx ends.
-func Run(ctx context.Context, o Options) error {
+func Run(ctx context.Context, o Options) (err error) {
 	if err := os.MkdirAll(specs.SpoolDirectory, 0o700); err != nil {
 		return err
 	}
@@ -118,6 +119,8 @@ func Run(ctx context.Context, o Options) error {
 	defer k.endClaim()
 	defer k.unprotect()
 	defer func() { cancel(); <-answered }()
+	k.taker = agent.NewTaker(k.config(), o.Pod)
+	defer func() { err = errors.Join(err, k.taker.End(context.WithoutCancel(ctx), nil)) }()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	was := ""
@@ -156,15 +159,16 @@ func (k *keeper) look(ctx context.Context) error {
 	}
 	if s.InRecovery {
 		k.unprotect()
-		return k.keepSlot(actx, c)
+		return errors.Join(k.keepSlot(actx, c), k.taker.Look(ctx))
 	}
+	promoted := k.taker.Promoted(ctx)
 	if k.stop == nil {
 		k.protect(ctx)
 	}
 	k.mu.Lock()
 	k.promoting = time.Time{}
 	k.mu.Unlock()
-	return errors.Join(k.kept(actx, c, s), k.tell(ctx, s))
+	return errors.Join(promoted, k.kept(actx, c, s), k.tell(ctx, s))
 }
 
 // missed counts how often there was no server. One that is not running has nothing more
@@ -194,14 +198,19 @@ func (k *keeper) tell(ctx context.Context, s client.Server) error {
 	return err
 }
 
-func (k *keeper) protect(ctx context.Context) {
-	p := agent.New(agent.Config{
+// config is what the agents of this server work with.
+func (k *keeper) config() agent.Config {
+	return agent.Config{
 		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
 		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
 		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: runtime.NumCPU(),
-		Volume: k.volume, Held: k.heldLock,
+		Volume: k.volume, Held: k.heldLock, Standbys: true,
 		Event: k.Event, Clock: k.Clock, Log: k.Log,
-	})
+	}
+}
+
+func (k *keeper) protect(ctx context.Context) {
+	p := agent.New(k.config())
 	pctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {

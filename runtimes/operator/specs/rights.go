@@ -65,11 +65,11 @@ func operatorRights() []Right {
 	all := []string{"create", "delete", "get", "list", "patch", "update", "watch"}
 	apps, data, ext := v1alpha1.AppsGroup, v1alpha1.DataProtectionGroup, v1alpha1.ExtensionsGroup
 	return append([]Right{
-		{"apps", []string{"statefulsets"}, nil, all, "operator: makes, scales and removes a cluster's StatefulSet"},
-		{"", []string{"services", "configmaps", "secrets", "serviceaccounts"}, nil, all, "operator: makes what a cluster is made of; copies credentials of repositories"},
+		{"apps", []string{"statefulsets"}, nil, all, "operator: makes, scales and removes a cluster's StatefulSet, and what serves the volume of a repository"},
+		{"", []string{"services", "configmaps", "secrets", "serviceaccounts"}, nil, all, "operator: makes what a cluster is made of, and what serves the volume of a repository; copies credentials of repositories"},
 		{"", []string{"endpoints"}, nil, all, "operator: settings for Patroni, a switchover, what is left after a cluster; agents: Patroni"},
 		{"", []string{"pods"}, nil, []string{"delete", "get", "list", "patch", "watch"}, "operator: restarts pods one by one; agents: Patroni"},
-		{"", []string{"persistentvolumeclaims"}, nil, []string{"create", "delete", "get", "list", "patch", "update", "watch"}, "operator: grows volumes, removes those of a deleted cluster, makes those of a restored one from a snapshot"},
+		{"", []string{"persistentvolumeclaims"}, nil, []string{"create", "delete", "get", "list", "patch", "update", "watch"}, "operator: grows volumes, removes those of a deleted cluster, makes those of a restored one from a snapshot and those of repositories"},
 		{"events.k8s.io", []string{"events"}, nil, []string{"create", "patch"}, "operator, agents: tell what happened"},
 		{"", []string{"events"}, nil, []string{"create", "patch"}, "operator: tells that it is the one of several that acts, in the words of an older API"},
 		{"storage.k8s.io", []string{"storageclasses"}, nil, []string{"create", "get", "list", "watch"}, "operator: asks whether a class lets volumes grow; the addon csi-s3"},
