@@ -193,6 +193,10 @@ func (p *Protector) reapJob(ctx context.Context) error {
 		j.cancel()
 		<-j.done
 	}
+	if j.gaveUp == nil && store.Passing(j.err) {
+		p.job = nil // that says nothing of the backup: it is begun again
+		return fmt.Errorf("take backup %s: %w", j.name, j.err)
+	}
 	if j.err != nil && j.gaveUp != nil {
 		j.err = j.gaveUp
 	}

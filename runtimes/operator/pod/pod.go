@@ -79,12 +79,17 @@ const (
 	askTimeout   = 10 * time.Second
 )
 
+// mostWorkers is how many files of a server that works are read at once, on however large
+// a node: the agent is a guest there.
+const mostWorkers = 8
+
 // keeper is the agent of one pod.
 type keeper struct {
 	Options
 	repos    *repos.Set
 	identity *agent.Identity
-	stop     func() // ends the Protector; nil while none runs
+	stop     func()        // ends the Protector; nil while none runs
+	ended    chan struct{} // closed when it has
 	slot     time.Time
 	told     client.Server
 	down     int // how often in a row no server was there
@@ -158,6 +163,13 @@ func (k *keeper) look(ctx context.Context) error {
 		k.unprotect()
 		return k.keepSlot(actx, c)
 	}
+	if k.stop != nil {
+		select {
+		case <-k.ended: // as where the API server could not be reached when it began
+			k.unprotect()
+		default:
+		}
+	}
 	if k.stop == nil {
 		k.protect(ctx)
 	}
@@ -198,7 +210,7 @@ func (k *keeper) protect(ctx context.Context) {
 	p := agent.New(agent.Config{
 		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
 		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
-		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: runtime.NumCPU(),
+		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: min(runtime.GOMAXPROCS(0), mostWorkers),
 		Volume: k.volume, Held: k.heldLock,
 		Event: k.Event, Clock: k.Clock, Log: k.Log,
 	})
@@ -211,7 +223,7 @@ func (k *keeper) protect(ctx context.Context) {
 		}
 	}()
 	k.Log.Info("this server writes: it is archived and backed up from here")
-	k.stop = func() { cancel(); <-done }
+	k.stop, k.ended = func() { cancel(); <-done }, done
 }
 
 // snapshotAddon is the Addon that switches snapshots on.

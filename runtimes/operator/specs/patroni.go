@@ -35,6 +35,8 @@ func Dynamic(c *v1alpha1.Cluster, slot string) (string, error) {
 func dynamic(c *v1alpha1.Cluster, slot string) patroniSettings {
 	return patroniSettings{
 		"ttl": 30, "loop_wait": 10, "retry_timeout": 10,
+		// a primary that cannot reach the API server goes on while all others obey it
+		"failsafe_mode": true,
 		// a standby that is further behind is not made the primary by itself
 		"maximum_lag_on_failover": 1 << 20,
 		"ignore_slots":            []any{patroniSettings{"name": slot, "type": "physical"}},
