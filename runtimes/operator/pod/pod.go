@@ -34,8 +34,9 @@ type Options struct {
 	Namespace, Cluster, Pod string
 
 	Objects store.Store
-	Volumes *volumesnapshots.Set // nil where there are none
-	Event   agent.EventFunc      // nil where nobody listens
+	Volumes *volumesnapshots.Set                               // nil where there are none
+	Event   agent.EventFunc                                    // nil where nobody listens
+	Note    func(ctx context.Context, key, value string) error // writes an annotation on this pod; nil where there is none
 	Clock   func() time.Time
 	Log     *slog.Logger
 }
@@ -122,6 +123,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer k.endClaim()
 	defer k.unprotect()
+	if o.Note != nil {
+		var watching sync.WaitGroup
+		defer watching.Wait() // ctx has ended then
+		watching.Go(func() { k.watchRoom(ctx) })
+	}
 	defer func() { cancel(); <-answered }()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
@@ -211,7 +217,7 @@ func (k *keeper) protect(ctx context.Context) {
 		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
 		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
 		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: min(runtime.GOMAXPROCS(0), mostWorkers),
-		Volume: k.volume, Held: k.heldLock,
+		Volume: k.volume, Held: k.heldLock, SpoolMost: k.spoolMost,
 		Event: k.Event, Clock: k.Clock, Log: k.Log,
 	})
 	pctx, cancel := context.WithCancel(ctx)
@@ -285,9 +291,14 @@ func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
 // follow makes a slot where there is none, and moves it to what the repository holds; not
 // further than this server has come.
 func follow(ctx context.Context, c *client.Conn, name string, a *v1alpha1.ArchiveStatus) error {
-	err := c.CreatePhysicalSlot(ctx, name, true, false)
-	if err != nil && !errors.Is(err, client.ErrSlotExists) {
-		return err
+	var there bool // asked first: the server's log has each refusal
+	if err := c.SQL().QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", name).Scan(&there); err != nil {
+		return fmt.Errorf("look for slot %s: %w", name, err)
+	}
+	if !there {
+		if err := c.CreatePhysicalSlot(ctx, name, true, false); err != nil && !errors.Is(err, client.ErrSlotExists) {
+			return err
+		}
 	}
 	if a == nil || a.RepositoryLSN == "" {
 		return nil
