@@ -26,6 +26,7 @@ type person struct {
 	env []string
 
 	door *testkube.Door // of the repository that was made last
+	s3   *tests3.Server // that it is on
 }
 
 // newPerson makes the namespace, in which the pod security standard "restricted" holds.
@@ -160,6 +161,7 @@ func (p *person) editor(script string) *person {
 func (p *person) repository(name string, more ...string) *tests3.Server {
 	p.t.Helper()
 	s3 := tests3.Start(p.t)
+	p.s3 = s3
 	p.door = p.k.Door(p.t, strings.TrimPrefix(s3.Endpoint, "http://"))
 	out := p.with("AWS_ACCESS_KEY_ID="+s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+s3.SecretKey).kbcli(append([]string{
 		"backuprepo", "create", name, "--provider", "s3", "--endpoint", "http://" + p.door.Address, "--region", s3.Region, "--bucket", s3.NewBucket(p.t), "--default",

@@ -51,6 +51,7 @@ type clusterLoop struct {
 	repos   *repos.Set
 	volumes *volumesnapshots.Set
 	applier applier
+	endings endings
 }
 
 // Reconcile looks at one cluster and does what is next.
@@ -116,6 +117,7 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	l.tellEndings(c, s.pods)
 	if err := l.handKeys(ctx, s); err != nil {
 		return reconcile.Result{}, err
 	}

@@ -280,6 +280,9 @@ func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
 		return err
 	}
 	if !w.archived {
+		if there, err := hasSlot(ctx, c, name); err != nil || !there {
+			return err
+		}
 		if err := c.DropSlot(ctx, name); !errors.Is(err, client.ErrSlotNotFound) {
 			return err
 		}
@@ -288,12 +291,21 @@ func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
 	return follow(ctx, c, name, w.status)
 }
 
+// hasSlot tells whether there is a slot. It is asked before one is made or dropped: the
+// server's log has every refusal.
+func hasSlot(ctx context.Context, c *client.Conn, name string) (there bool, err error) {
+	if err := c.SQL().QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", name).Scan(&there); err != nil {
+		return false, fmt.Errorf("look for slot %s: %w", name, err)
+	}
+	return there, nil
+}
+
 // follow makes a slot where there is none, and moves it to what the repository holds; not
 // further than this server has come.
 func follow(ctx context.Context, c *client.Conn, name string, a *v1alpha1.ArchiveStatus) error {
-	var there bool // asked first: the server's log has each refusal
-	if err := c.SQL().QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", name).Scan(&there); err != nil {
-		return fmt.Errorf("look for slot %s: %w", name, err)
+	there, err := hasSlot(ctx, c, name)
+	if err != nil {
+		return err
 	}
 	if !there {
 		if err := c.CreatePhysicalSlot(ctx, name, true, false); err != nil && !errors.Is(err, client.ErrSlotExists) {
