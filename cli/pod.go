@@ -16,6 +16,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/archive"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/local"
 	"github.com/kbcli/kbcli/runtimes/operator"
 	"github.com/kbcli/kbcli/runtimes/operator/pod"
@@ -30,7 +31,7 @@ func init() {
 // boundMemory has the garbage collector keep to what the container may have, of which a
 // tenth is left for what is not Go's. How many processors there are it sees itself.
 func boundMemory() {
-	n, err := strconv.ParseInt(os.Getenv(specs.EnvMemory), 10, 64)
+	n, err := strconv.ParseInt(os.Getenv(names.EnvMemory), 10, 64)
 	if err == nil && n > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(n / 10 * 9)
 	}

@@ -188,7 +188,7 @@ func where(c *v1alpha1.Cluster) []core.EnvVar {
 // memory says to kbcli how much its container may have; that of the node where there is no
 // limit. A namespace may set one that is not written here.
 func memory() core.EnvVar {
-	return core.EnvVar{Name: EnvMemory, ValueFrom: &core.EnvVarSource{ResourceFieldRef: &core.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1")}}}
+	return core.EnvVar{Name: names.EnvMemory, ValueFrom: &core.EnvVarSource{ResourceFieldRef: &core.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1")}}}
 }
 
 // What kbcli reads from the environment in a pod.
@@ -197,7 +197,6 @@ const (
 	EnvPod                 = "KBCLI_POD"
 	envPodUID              = "KBCLI_POD_UID"
 	EnvCluster             = "KBCLI_CLUSTER"
-	EnvMemory              = "KBCLI_MEMORY" // bytes
 	EnvSuperuserPassword   = "PATRONI_SUPERUSER_PASSWORD"
 	EnvReplicationPassword = "PATRONI_REPLICATION_PASSWORD"
 )
@@ -297,7 +296,7 @@ func agentContainer(c *v1alpha1.Cluster, images Images) core.Container {
 
 // small is what the agent asks for. It has no limit: its memory is bounded by its own
 // configuration, and one that was ended in the middle of a backup helps nobody. Where a
-// LimitRange sets one it knows of it, and collects its garbage earlier: EnvMemory.
+// LimitRange sets one it knows of it, and collects its garbage earlier: names.EnvMemory.
 func small() core.ResourceRequirements {
 	return core.ResourceRequirements{Requests: core.ResourceList{
 		core.ResourceCPU: resource.MustParse("50m"), core.ResourceMemory: resource.MustParse("64Mi"),
