@@ -20,10 +20,11 @@ import (
 
 // person types kbcli commands, with a kubeconfig and a namespace.
 type person struct {
-	t   *testing.T
-	k   *testkube.Cluster
-	ns  string
-	env []string
+	t       *testing.T
+	k       *testkube.Cluster
+	ns      string
+	env     []string
+	patient bool // types a command again that was refused for want of an operator
 
 	door *testkube.Door // of the repository that was made last
 	s3   *tests3.Server // that it is on
@@ -78,6 +79,10 @@ func (p *person) kbcli(args ...string) string {
 func (p *person) feed(stdin string, args ...string) string {
 	p.t.Helper()
 	s := p.try(stdin, args...)
+	for deadline := time.Now().Add(time.Minute); p.patient && s.code != 0 && strings.Contains(s.err, "the operator of KubeBlocks") && time.Now().Before(deadline); {
+		time.Sleep(500 * time.Millisecond)
+		s = p.try(stdin, args...)
+	}
 	if s.code != 0 {
 		p.t.Fatalf("kbcli %s: exit code %d\n%s%s", strings.Join(args, " "), s.code, s.out, s.err)
 	}

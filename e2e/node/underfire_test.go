@@ -137,6 +137,7 @@ func TestPodsUnderFire(t *testing.T) {
 	install(t, k)
 	p := newPerson(t, k, "underfire")
 	p.repository("underfire")
+	p.patient = true
 	k.Kubectl(t, "-n", "kb-system", "scale", "deploy/kubeblocks", "--replicas=2")
 	t.Cleanup(func() { k.Kubectl(t, "-n", "kb-system", "scale", "deploy/kubeblocks", "--replicas=1") })
 	t.Cleanup(func() { k.Kubectl(t, "delete", "addon", "snapshot-controller", "--ignore-not-found") })
