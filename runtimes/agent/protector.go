@@ -75,6 +75,7 @@ type Protector struct {
 	arch     *archiving
 	job      *job
 	waiting  waiting
+	struck   waiting // the backup that could not be noted, and is begun again
 	last     lastStatus
 	expiry   expiry
 	snaps    snapshots
