@@ -226,7 +226,9 @@ func TestPodsUnderFire(t *testing.T) {
 			p.delete("my-pg")
 		}, func() {
 			p.untilField("my-pg", ".status.reason", is("DoNotTerminate"), 2*time.Minute)
-			p.rows("my-pg")
+			if got, err := p.inPod("my-pg", 0, "select count(*) from t"); got != "10000" {
+				t.Errorf("it says %q, %v", got, err)
+			}
 			if got := generated("{.metadata.deletionTimestamp}"); got != "" {
 				t.Error("its pod is taken away all the same")
 			}
