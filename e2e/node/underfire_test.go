@@ -69,8 +69,8 @@ func (p *person) spec(cluster, json string) {
 	p.k.Kubectl(p.t, "-n", p.ns, "patch", "cluster", cluster, "--type=merge", "-p", `{"spec":`+json+`}`)
 }
 
-// settles waits until a cluster runs as its present spec says, with so many pods.
-func (p *person) settles(cluster string, pods int) {
+// comesToRest waits until a cluster runs as its present spec says, with so many pods.
+func (p *person) comesToRest(cluster string, pods int) {
 	p.t.Helper()
 	generation := p.jsonpath("cluster", cluster, "{.metadata.generation}")
 	p.untilField(cluster, ".status.observedGeneration", func(s string) bool { return s != "" && mustAtoi(p.t, s) >= mustAtoi(p.t, generation) }, 4*time.Minute)
@@ -148,7 +148,7 @@ func TestPodsUnderFire(t *testing.T) {
 	generated := func(field string) string { return p.jsonpath("pod", specs.PodName("my-pg", 0), field) }
 
 	p.underFire([]operation{
-		{"create", func() { p.kbcli("cluster", "create", "my-pg", "--set", small) }, func() { p.settles("my-pg", 1) }},
+		{"create", func() { p.kbcli("cluster", "create", "my-pg", "--set", small) }, func() { p.comesToRest("my-pg", 1) }},
 		{"archiving on", func() { p.kbcli("cluster", "edit-backup-policy", policy, "--set", "schedule.logfile.enable=true") }, func() {
 			p.untilField("my-pg", archivingIs("status"), is("True"), 2*time.Minute)
 			p.sql("my-pg", "create table t as select generate_series(1, 10000) as n")
@@ -157,13 +157,13 @@ func TestPodsUnderFire(t *testing.T) {
 		{"an incremental backup", func() { incremental = p.backsUp("my-pg", "incremental") }, func() { p.completed("my-pg", incremental) }},
 		{"snapshots on", func() { p.kbcli("addon", "enable", "snapshot-controller") }, func() { p.match(p.kbcli("addon", "list"), `^snapshot-controller .* Enabled`) }},
 		{"a VolumeSnapshot", func() { snapshot = p.backsUp("my-pg", "snapshot") }, func() { p.completed("my-pg", snapshot) }},
-		{"scale out", func() { p.spec("my-pg", `{"replicas":2}`) }, func() { p.settles("my-pg", 2) }},
+		{"scale out", func() { p.spec("my-pg", `{"replicas":2}`) }, func() { p.comesToRest("my-pg", 2) }},
 		{"restart", func() { p.kbcli("cluster", "restart", "my-pg") }, func() {
 			p.untilField("my-pg", ".status.restartedAt", func(s string) bool { return s != "" }, 4*time.Minute)
-			p.settles("my-pg", 2)
+			p.comesToRest("my-pg", 2)
 		}},
 		{"volumes grow", func() { p.spec("my-pg", `{"storage":"500Mi"}`) }, func() {
-			p.settles("my-pg", 2)
+			p.comesToRest("my-pg", 2)
 			for n := range 2 {
 				p.k.Kubectl(t, "-n", p.ns, "wait", "--for=jsonpath={.status.capacity.storage}=500Mi", "pvc/"+specs.ClaimName("my-pg", n), "--timeout=180s")
 			}
@@ -174,9 +174,9 @@ func TestPodsUnderFire(t *testing.T) {
 					t.Fatalf("max_connections is %s", p.everywhere("my-pg", 2, "show max_connections"))
 				}
 			}
-			p.settles("my-pg", 2)
+			p.comesToRest("my-pg", 2)
 		}},
-		{"scale in", func() { p.spec("my-pg", `{"replicas":1}`) }, func() { p.settles("my-pg", 1) }},
+		{"scale in", func() { p.spec("my-pg", `{"replicas":1}`) }, func() { p.comesToRest("my-pg", 1) }},
 		{"a minor upgrade", func() {
 			p.tag("kbcli.test/postgresql:15.later")
 			p.runWith(majors + ".later")
@@ -189,10 +189,10 @@ func TestPodsUnderFire(t *testing.T) {
 					t.Fatalf("its image is %s, %v", got, err)
 				}
 			}
-			p.settles("my-pg", 1)
+			p.comesToRest("my-pg", 1)
 		}},
 		{"stop", func() { p.spec("my-pg", `{"stopped":true}`) }, func() { p.untilField("my-pg", ".status.phase", is("Stopped"), 4*time.Minute) }},
-		{"start", func() { p.spec("my-pg", `{"stopped":false}`) }, func() { p.settles("my-pg", 1) }},
+		{"start", func() { p.spec("my-pg", `{"stopped":false}`) }, func() { p.comesToRest("my-pg", 1) }},
 		{"a backup is deleted", func() {
 			unwanted = p.backsUp("my-pg", "datafile")
 			p.completed("my-pg", unwanted)
@@ -200,10 +200,10 @@ func TestPodsUnderFire(t *testing.T) {
 		}, func() { k.Kubectl(t, "-n", p.ns, "wait", "--for=delete", "backup/"+unwanted, "--timeout=120s") }},
 		{"a restore from the repository", func() {
 			p.kbcli("cluster", "restore", "copied", "--backup", incremental)
-		}, func() { p.settles("copied", 1); p.rows("copied") }},
+		}, func() { p.comesToRest("copied", 1); p.rows("copied") }},
 		{"a restore from a VolumeSnapshot", func() {
 			p.kbcli("cluster", "restore", "cloned", "--backup", snapshot)
-		}, func() { p.settles("cloned", 1); p.rows("cloned") }},
+		}, func() { p.comesToRest("cloned", 1); p.rows("cloned") }},
 		{"deleted, with what it has", func() { p.delete("copied") }, func() { p.gone("copied") }},
 		{"deleted, its volume stays", func() {
 			p.spec("cloned", `{"terminationPolicy":"Halt"}`)
