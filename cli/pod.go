@@ -9,11 +9,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kbcli/kbcli/engine/archive"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/ask"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/local"
 	"github.com/kbcli/kbcli/runtimes/operator"
 	"github.com/kbcli/kbcli/runtimes/operator/pod"
@@ -24,6 +27,15 @@ import (
 
 func init() {
 	hiddenCommands = append(hiddenCommands, newOperatorCommand, newAnswerCommand)
+}
+
+// boundMemory has the garbage collector keep to what the container may have, of which a
+// tenth is left for what is not Go's. How many processors there are it sees itself.
+func boundMemory() {
+	n, err := strconv.ParseInt(os.Getenv(names.EnvMemory), 10, 64)
+	if err == nil && n > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n / 10 * 9)
+	}
 }
 
 func (a *app) jsonLog() *slog.Logger { return slog.New(slog.NewJSONHandler(a.stdio.Err, nil)) }
@@ -38,6 +50,7 @@ func newOperatorCommand(a *app) *cobra.Command {
 			if o.Namespace = os.Getenv(specs.EnvNamespace); o.Namespace == "" {
 				return fmt.Errorf("%s is not set: it names the namespace of this pod", specs.EnvNamespace)
 			}
+			boundMemory()
 			o.Identity, o.Clock, o.Log = os.Getenv(specs.EnvPod), a.clock, a.jsonLog()
 			for _, dir := range []string{o.Secrets, o.State} {
 				if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -91,6 +104,7 @@ func newAgentPodCommands(a *app) []*cobra.Command {
 		if err != nil {
 			return err
 		}
+		boundMemory()
 		o.Clock, o.Log = a.clock, a.jsonLog()
 		o, done, err := o.Open(c.Context())
 		if err != nil {

@@ -20,10 +20,14 @@ import (
 
 // person types kbcli commands, with a kubeconfig and a namespace.
 type person struct {
-	t   *testing.T
-	k   *testkube.Cluster
-	ns  string
-	env []string
+	t       *testing.T
+	k       *testkube.Cluster
+	ns      string
+	env     []string
+	patient bool // types a command again that was refused for want of an operator
+
+	door *testkube.Door // of the repository that was made last
+	s3   *tests3.Server // that it is on
 }
 
 // newPerson makes the namespace, in which the pod security standard "restricted" holds.
@@ -33,7 +37,7 @@ func newPerson(t *testing.T, k *testkube.Cluster, ns string) *person {
 	k.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+ns+", labels: {pod-security.kubernetes.io/enforce: restricted}}}")
 	t.Cleanup(func() { k.Kubectl(t, "delete", "namespace", ns, "--ignore-not-found", "--wait=false") })
 	home := t.TempDir()
-	return &person{t, k, ns, []string{
+	return &person{t: t, k: k, ns: ns, env: []string{
 		"HOME=" + home, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + k.Kubeconfig, "TZ=Asia/Shanghai", "LC_ALL=C.UTF-8",
 		"KBCLI_CONTEXT=" + strings.TrimSpace(k.Kubectl(t, "config", "current-context")),
 	}}
@@ -75,6 +79,10 @@ func (p *person) kbcli(args ...string) string {
 func (p *person) feed(stdin string, args ...string) string {
 	p.t.Helper()
 	s := p.try(stdin, args...)
+	for deadline := time.Now().Add(time.Minute); p.patient && s.code != 0 && strings.Contains(s.err, "the operator of KubeBlocks") && time.Now().Before(deadline); {
+		time.Sleep(500 * time.Millisecond)
+		s = p.try(stdin, args...)
+	}
 	if s.code != 0 {
 		p.t.Fatalf("kbcli %s: exit code %d\n%s%s", strings.Join(args, " "), s.code, s.out, s.err)
 	}
@@ -158,15 +166,17 @@ func (p *person) editor(script string) *person {
 func (p *person) repository(name string, more ...string) *tests3.Server {
 	p.t.Helper()
 	s3 := tests3.Start(p.t)
-	at := p.k.Expose(p.t, strings.TrimPrefix(s3.Endpoint, "http://"))
+	p.s3 = s3
+	p.door = p.k.Door(p.t, strings.TrimPrefix(s3.Endpoint, "http://"))
 	out := p.with("AWS_ACCESS_KEY_ID="+s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+s3.SecretKey).kbcli(append([]string{
-		"backuprepo", "create", name, "--provider", "s3", "--endpoint", "http://" + at, "--region", s3.Region, "--bucket", s3.NewBucket(p.t), "--default",
+		"backuprepo", "create", name, "--provider", "s3", "--endpoint", "http://" + p.door.Address, "--region", s3.Region, "--bucket", s3.NewBucket(p.t), "--default",
 	}, more...)...)
 	p.match(out, "^BackupRepo "+name+" created$")
 	p.t.Cleanup(func() {
 		if p.t.Failed() {
 			p.t.Log(p.scene())
 		}
+		p.door.Open(p.t)
 		// Backups go with the namespace, and their bytes before them
 		p.k.Kubectl(p.t, "delete", "namespace", p.ns, "--timeout=180s")
 		p.k.Kubectl(p.t, "delete", "backuprepo", name, "--timeout=60s")

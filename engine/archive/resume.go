@@ -150,7 +150,8 @@ func (a *Archiver) trim() error {
 		if err = errors.Join(err, f.Close()); err != nil {
 			return &spoolError{fmt.Errorf("spool: trim %s: %w", f.Name(), err)}
 		}
-		a.spool.cut(g, keep)
+		// after a switch the rest of a segment is known, but where the disk was full not held
+		a.spool.cut(g, min(keep, held))
 	}
 	return nil
 }

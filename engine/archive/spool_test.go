@@ -267,3 +267,37 @@ func TestSettle(t *testing.T) {
 		t.Errorf("proven %s", got)
 	}
 }
+
+// TestTrimSwitch: a segment that was switched and of which the disk had room for no more
+// than the records is held as far as its file goes.
+func TestTrimSwitch(t *testing.T) {
+	t.Parallel()
+	s := testpg.Start(t, testpg.Options{SegmentSizeMB: 1, Settings: keep})
+	s.Exec(t, "create table t as select generate_series(1, 1000) as i")
+	n := mb.Number(flushed(t, s).lsn)
+	s.Exec(t, "select pg_switch_wal()")
+	raw, err := os.ReadFile(filepath.Join(s.DataDir, "pg_wal", mb.Name(seg(1, n))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc := walscan.New(walscan.Options{SegmentSize: mb, Start: mb.Start(n)})
+	if err := sc.Feed(raw, func(*walscan.Record) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	records := int64(len(bytes.TrimRight(raw, "\x00"))+8192) / 8192 * 8192 // pages that the server sends
+	for _, length := range []int64{records, records + 3*8192, int64(mb)} {
+		a, _ := memRig(t, mb, sc.SystemID())
+		if err := os.WriteFile(filepath.Join(a.cfg.Spool, mb.Name(seg(1, n))), raw[:length], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.spool.load(); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.trim(); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.spool.held(seg(1, n)); got > length || a.spool.bytes() != got {
+			t.Errorf("of a file of %d bytes %d are held, %d in all", length, got, a.spool.bytes())
+		}
+	}
+}

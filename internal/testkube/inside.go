@@ -55,10 +55,7 @@ func (r *run) part(m member, name string, args ...string) error {
 	}
 	go func() {
 		how := <-d.exited
-		select {
-		case r.ended <- fmt.Errorf("%s ended: %w", d.name, errors.Join(how, errors.New("see its log"))):
-		default:
-		}
+		r.end(fmt.Errorf("%s ended: %w", d.name, errors.Join(how, errors.New("see its log"))))
 	}()
 	return nil
 }
@@ -74,6 +71,54 @@ func (r *run) restarted(m member, name string, args ...string) {
 			time.Sleep(500 * time.Millisecond)
 		}
 	}()
+}
+
+// switched runs a program as part does, and ends it as a crash would while the file
+// dir/name.off is there. dir/name.gone says that it has ended.
+func (r *run) switched(m member, name string, args ...string) error {
+	d, err := r.startPart(m, name, args...)
+	if err != nil {
+		return err
+	}
+	off, gone := switchOf(r.dir, name)
+	tick := time.NewTicker(50 * time.Millisecond)
+	go func() {
+		for {
+			select {
+			case how := <-d.exited:
+				r.end(fmt.Errorf("%s ended: %w", d.name, errors.Join(how, errors.New("see its log"))))
+				return
+			case <-tick.C:
+			}
+			if _, err := os.Stat(off); err != nil {
+				continue
+			}
+			err := errors.Join(d.kill(), os.WriteFile(gone, nil, 0o600))
+			for there := true; err == nil && there; time.Sleep(50 * time.Millisecond) {
+				_, serr := os.Stat(off)
+				there = serr == nil
+			}
+			if err == nil {
+				err = os.Remove(gone)
+			}
+			if err == nil {
+				d, err = r.startPart(m, name, args...)
+			}
+			if err != nil {
+				r.end(fmt.Errorf("end and start %s: %w", name, err))
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// end tells why the node ends; the first is heard.
+func (r *run) end(why error) {
+	select {
+	case r.ended <- why:
+	default:
+	}
 }
 
 func (r *run) startPart(m member, name string, args ...string) (*daemon, error) {
@@ -114,7 +159,7 @@ func (r *run) start() error {
 	if err := r.part(first, "etcd", etcdArgs(filepath.Join(r.dir, "disk"), etcdURL)...); err != nil {
 		return err
 	}
-	if err := r.part(first, "kube-apiserver", apiServerArgs(r.keys, etcdURL, first.IP, apiPort)...); err != nil {
+	if err := r.switched(first, apiServer, apiServerArgs(r.keys, etcdURL, first.IP, apiPort)...); err != nil {
 		return err
 	}
 	imports := make(chan error, len(r.plan.Nodes))

@@ -19,39 +19,17 @@ import (
 // returns goes to address, until the test ends.
 func (c *Cluster) Expose(t testing.TB, address string) string {
 	t.Helper()
-	l, err := c.listen()
-	if err != nil {
-		t.Fatalf("listen inside the node: %v", err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return // it was closed, or the node is down
-			}
-			go func() {
-				to, err := net.Dial("tcp", address)
-				if err != nil {
-					_ = from.Close() // the client sees it
-					return
-				}
-				go pipe(from, to)
-				pipe(to, from)
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return c.Door(t, address).Address
 }
 
-// listen makes a socket of the first node's network, on a free port.
-func (c *Cluster) listen() (net.Listener, error) {
+// listen makes a socket of the first node's network; port 0 is a free one.
+func (c *Cluster) listen(port int) (net.Listener, error) {
 	plan, err := c.plan()
 	if err != nil {
 		return nil, err
 	}
 	return onNetwork(plan.Init, func() (net.Listener, error) {
-		return net.ListenTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(plan.Nodes[0].IP)})
+		return net.ListenTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(plan.Nodes[0].IP), Port: port})
 	})
 }
 

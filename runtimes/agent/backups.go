@@ -27,6 +27,7 @@ const BackupFinalizer = "dataprotection.kubeblocks.io/repository"
 // job is a backup that is being taken.
 type job struct {
 	name   string
+	began  time.Time
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error
@@ -45,7 +46,7 @@ type job struct {
 // startJob begins to take a backup.
 func (p *Protector) startJob(ctx context.Context, b *v1alpha1.Backup) {
 	jctx, cancel := p.while(ctx)
-	j := &job{name: b.Name, cancel: cancel, done: make(chan struct{}), held: heldUp{clock: p.cfg.Clock}}
+	j := &job{name: b.Name, began: p.cfg.Clock(), cancel: cancel, done: make(chan struct{}), held: heldUp{clock: p.cfg.Clock}}
 	jctx = j.held.under(jctx)
 	p.job, p.waiting = j, waiting{}
 	lineage, arch, repoName := p.lineage, p.arch, p.repoName
@@ -200,6 +201,10 @@ func (p *Protector) reapJob(ctx context.Context) error {
 		j.cancel()
 		<-j.done
 	}
+	if j.gaveUp == nil && store.Passing(j.err) && !p.struckTooLong(j) {
+		p.job = nil // that says nothing of the backup: it is begun again
+		return fmt.Errorf("take backup %s: %w", j.name, j.err)
+	}
 	if j.err != nil && j.gaveUp != nil {
 		j.err = j.gaveUp
 	}
@@ -225,6 +230,16 @@ func (p *Protector) reapJob(ctx context.Context) error {
 	// what a backup needed is not needed until the next: an idle agent is small
 	debug.FreeOSMemory()
 	return nil
+}
+
+// struckTooLong tells that a backup is ended by the store of the objects as soon as it is
+// begun, and that this has lasted for as long as one may be held up.
+func (p *Protector) struckTooLong(j *job) bool {
+	now := p.cfg.Clock()
+	if p.struck.name != j.name || now.Sub(j.began) > time.Minute {
+		p.struck = waiting{name: j.name, since: now}
+	}
+	return now.Sub(p.struck.since) >= heldUpLimit
 }
 
 func (p *Protector) noteProgress(ctx context.Context, j *job) error {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/archive"
+	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/repository"
 )
 
@@ -28,6 +30,7 @@ type hold struct {
 	lock    *repository.Lock
 	lineage *repository.Lineage
 	now     atomic.Pointer[repository.Lock] // lock, for who writes
+	why     atomic.Pointer[error]           // why there is none, for them
 
 	asking  chan struct{} // closed when the question is answered; nil: none is asked
 	cancel  context.CancelFunc
@@ -37,19 +40,24 @@ type hold struct {
 	refused error // the last answer
 }
 
-// errNotHeld says that nothing may be written now.
+// errNotHeld says that nothing may be written now. What keeps the lock from being got comes
+// with it, once that is known.
 var errNotHeld = errors.New("the right to write to the repository is being asked for")
 
 // have notes the lock that there is; nil is none.
 func (h *hold) have(lock *repository.Lock, of *repository.Lineage) {
 	h.lock, h.lineage = lock, of
 	h.now.Store(lock)
+	h.why.Store(nil)
 }
 
 // may is nil while the lock is held. It is safe for use by many goroutines.
 func (h *hold) may() error {
 	lock := h.now.Load()
 	if lock == nil {
+		if why := h.why.Load(); why != nil {
+			return fmt.Errorf("%w: %w", errNotHeld, *why)
+		}
 		return errNotHeld
 	}
 	return context.Cause(lock.Context())
@@ -103,6 +111,10 @@ func (p *Protector) hold(ctx context.Context, l *repository.Lineage) error {
 		h.refused = nil
 		return nil
 	}
+	if qctx.Err() != nil && ctx.Err() == nil && !errors.As(err, &locked) && !errors.Is(err, blob.ErrUnreachable) {
+		err = fmt.Errorf("%w after %s: %w", archive.ErrSlow, patience, err)
+	}
+	h.why.Store(&err)
 	if !errors.As(err, &locked) {
 		return err
 	}

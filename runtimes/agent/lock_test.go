@@ -16,7 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbcli/kbcli/engine/blob"
+	"github.com/kbcli/kbcli/engine/blob/fault"
 	"github.com/kbcli/kbcli/engine/blob/fs"
+	"github.com/kbcli/kbcli/engine/checkup"
 	"github.com/kbcli/kbcli/engine/repository"
 )
 
@@ -275,6 +278,45 @@ func TestKilledAgent(t *testing.T) {
 		}
 		p.abandon()
 	}
+}
+
+// TestWhyNotHeld: who may not write hears what keeps the lock from being got, in the
+// store's own words.
+func TestWhyNotHeld(t *testing.T) {
+	place, lineage := newPlace(t)
+	at, err := fs.Open(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults := fault.New(at, 1)
+	repo, err := repository.Open(t.Context(), faults, repository.Options{Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := repo.Lineage(t.Context(), lineage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New(Config{Cluster: "c", Clock: time.Now, Log: slog.New(slog.DiscardHandler)})
+	faults.Set(fault.Rule{Action: fault.Fail(fmt.Errorf("%w: connection refused", blob.ErrUnreachable))})
+	if err := p.hold(t.Context(), l); !errors.Is(err, blob.ErrUnreachable) {
+		t.Fatal(err)
+	}
+	err = p.held.may()
+	if !errors.Is(err, errNotHeld) || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("who may not write hears %v", err)
+	}
+	if reason, _ := checkup.Explain(err, checkup.Names{}); reason != "StorageUnreachable" {
+		t.Errorf("which is called %s", reason)
+	}
+	faults.Set()
+	if err := p.hold(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.held.may(); err != nil {
+		t.Errorf("with the lock: %v", err)
+	}
+	p.abandon()
 }
 
 // TestStoreAwayKeepsArchiving: while nobody can say whose the lineage is the Archiver

@@ -53,6 +53,9 @@ type Config struct {
 	Volume func(ctx context.Context) (basebackup.Volume, error)
 	// Standbys says that standbys have agents, with a Taker each.
 	Standbys bool
+	// SpoolMost is the most that the spool may take, whatever the policy allows: the volume
+	// that it is on has other uses. 0, or nil, is what the policy allows.
+	SpoolMost func() int64
 	// Workers is how many files a backup reads at once.
 	Workers int
 
@@ -74,6 +77,7 @@ type Protector struct {
 	arch     *archiving
 	job      *job
 	waiting  waiting
+	struck   waiting // the backup that could not be noted, and is begun again
 	last     lastStatus
 	expiry   expiry
 	snaps    snapshots
@@ -381,7 +385,8 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 	if spec.TailInterval.Duration == 0 {
 		spec.TailInterval.Duration = time.Second
 	}
-	key := fmt.Sprint(p.lineage.Info().ID, p.repoName, spec.Mode, spec.TailInterval.Duration, spec.Spool.Limit.String(), spec.Spool.WhenFull)
+	limit := p.spoolLimit(spec)
+	key := fmt.Sprint(p.lineage.Info().ID, p.repoName, spec.Mode, spec.TailInterval.Duration, limit, spec.Spool.WhenFull)
 	if a := p.arch; a != nil {
 		select {
 		case <-a.done:
@@ -397,10 +402,6 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 			p.stopJob() // it waits for this Archiver, and is taken up with the next
 			p.stopArchiving()
 		}
-	}
-	limit := spec.Spool.Limit.Value()
-	if limit == 0 {
-		limit = 8 << 30
 	}
 	whenFull := archive.WaitWhenFull
 	if spec.Spool.WhenFull == v1alpha1.SpoolGap {
@@ -439,6 +440,20 @@ func (p *Protector) keepArchiving(ctx context.Context) error {
 	}()
 	p.arch = a
 	return nil
+}
+
+// spoolLimit is how much the spool may take, in bytes.
+func (p *Protector) spoolLimit(spec v1alpha1.ArchiveSpec) int64 {
+	limit := spec.Spool.Limit.Value()
+	if limit == 0 {
+		limit = 8 << 30
+	}
+	if p.cfg.SpoolMost != nil {
+		if most := p.cfg.SpoolMost(); most > 0 {
+			limit = min(limit, most)
+		}
+	}
+	return limit
 }
 
 func (p *Protector) stopArchiving() {

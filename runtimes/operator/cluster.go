@@ -51,6 +51,7 @@ type clusterLoop struct {
 	repos   *repos.Set
 	volumes *volumesnapshots.Set
 	applier applier
+	endings endings
 }
 
 // Reconcile looks at one cluster and does what is next.
@@ -116,6 +117,7 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	l.tellEndings(c, s.pods)
 	if err := l.handKeys(ctx, s); err != nil {
 		return reconcile.Result{}, err
 	}
@@ -143,8 +145,11 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 		return reconcile.Result{}, err
 	}
 	st := s.judge()
-	if trouble != "" && st.message == "" {
-		st.reason, st.message = "VolumeNotGrown", trouble
+	if trouble != "" {
+		if st.message != "" {
+			trouble = st.message + "; " + trouble
+		}
+		st.reason, st.message = nonEmpty(st.reason, "VolumeNotGrown"), trouble
 	}
 	if err := l.say(ctx, c, st); err != nil {
 		return reconcile.Result{}, err
@@ -313,9 +318,22 @@ func (l *clusterLoop) say(ctx context.Context, c *v1alpha1.Cluster, st state) er
 		return nil
 	}
 	if err == nil && (was.Phase != st.phase || was.Reason != st.reason || was.Message != st.message) {
-		if t, word, text, ok := agent.PhaseEvent(was.Phase, st.phase, st.reason, st.message); ok {
+		if was.Phase == v1alpha1.ClusterRunning && st.phase == was.Phase {
+			l.tellRunning(c, was.Reason, st)
+		} else if t, word, text, ok := agent.PhaseEvent(was.Phase, st.phase, st.reason, st.message); ok {
 			l.event(c, t, word, text)
 		}
 	}
 	return err
+}
+
+// tellRunning tells of what befalls a cluster that serves all the while.
+func (l *clusterLoop) tellRunning(c *v1alpha1.Cluster, was string, st state) {
+	switch {
+	case st.reason == was: // another number of bytes
+	case st.reason != "":
+		l.event(c, runtimes.EventWarning, st.reason, st.message)
+	default:
+		l.event(c, runtimes.EventNormal, "Eased", "it is over: "+was)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/operator/room"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
@@ -45,6 +46,12 @@ func podOf(n int, revision string, serves bool) core.Pod {
 func setMember(p *core.Pod, m member) {
 	b, _ := json.Marshal(m)
 	p.Annotations = map[string]string{"status": string(b)}
+}
+
+const enlarge = `; next: kubectl -n default patch clusters.apps.kubeblocks.io c --type=merge -p '{"spec":{"storage":"40Gi"}}'`
+
+func uses(s *seen, n int, free int64) {
+	s.pods[n].Annotations[room.Annotation] = room.Use{Size: 20 << 30, Free: free}.String()
 }
 
 func old(s *seen, ns ...int) {
@@ -142,14 +149,18 @@ func TestJudge(t *testing.T) {
 			s.pods[0].Status.Conditions = append(s.pods[0].Status.Conditions, core.PodCondition{Type: core.PodScheduled, Status: core.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available: 1 Insufficient memory."})
 		}), state{v1alpha1.ClusterCreating, "Unschedulable", "c-postgresql-0: 0/1 nodes are available: 1 Insufficient memory."}},
 		"a standby is lost": {of(3, was(v1alpha1.ClusterRunning, func(s *seen) { away(s, 1) })), state{v1alpha1.ClusterAbnormal, "ServersMissing", "2 of 3 servers serve: the others have not said why"}},
-		"no primary":        {of(1, was(v1alpha1.ClusterRunning, func(s *seen) { s.leader = nil })), state{v1alpha1.ClusterAbnormal, "NoPrimary", "no server takes writes: Patroni has not chosen one yet"}},
-		"scaling":           {of(3, was(v1alpha1.ClusterRunning, func(s *seen) { s.pods = s.pods[:2] })), state{v1alpha1.ClusterUpdating, "Scaling", "there are 2 servers of 3"}},
-		"stopping":          {of(1, func(s *seen) { s.cluster.Spec.Stopped = true }), state{v1alpha1.ClusterStopping, "", ""}},
-		"stopped":           {of(1, func(s *seen) { s.cluster.Spec.Stopped, s.pods = true, nil }), state{v1alpha1.ClusterStopped, "", ""}},
-		"starting":          {of(1, was(v1alpha1.ClusterStopped, func(s *seen) { away(s, 0) })), state{v1alpha1.ClusterStarting, "", ""}},
-		"updating":          {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { old(s, 0) })), state{v1alpha1.ClusterUpdating, "", ""}},
-		"restarting":        {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { old(s, 0); s.cluster.Annotations = map[string]string{v1alpha1.AnnotationRestart: "now"} })), state{v1alpha1.ClusterRestarting, "", ""}},
-		"restoring":         {of(1, func(s *seen) { s.cluster.Spec.Restore = &v1alpha1.RestoreSpec{} }), state{v1alpha1.ClusterRestoring, "", ""}},
+		"a volume is almost full": {of(2, func(s *seen) { uses(s, 0, 19<<30); uses(s, 1, 2<<30) }), state{v1alpha1.ClusterRunning, "VolumeAlmostFull",
+			"the volume of c-postgresql-1 is 90 % full, 2.15 GB of 21.5 GB are free" + enlarge}},
+		"a volume is full": {of(1, was(v1alpha1.ClusterRunning, func(s *seen) { uses(s, 0, 0); away(s, 0) })), state{v1alpha1.ClusterAbnormal, "VolumeFull",
+			"no server takes writes: the volume of c-postgresql-0 is 100 % full, 0 B of 21.5 GB are free; PostgreSQL stops when it finds no room for its WAL" + enlarge}},
+		"no primary": {of(1, was(v1alpha1.ClusterRunning, func(s *seen) { s.leader = nil })), state{v1alpha1.ClusterAbnormal, "NoPrimary", "no server takes writes: Patroni has not chosen one yet"}},
+		"scaling":    {of(3, was(v1alpha1.ClusterRunning, func(s *seen) { s.pods = s.pods[:2] })), state{v1alpha1.ClusterUpdating, "Scaling", "there are 2 servers of 3"}},
+		"stopping":   {of(1, func(s *seen) { s.cluster.Spec.Stopped = true }), state{v1alpha1.ClusterStopping, "", ""}},
+		"stopped":    {of(1, func(s *seen) { s.cluster.Spec.Stopped, s.pods = true, nil }), state{v1alpha1.ClusterStopped, "", ""}},
+		"starting":   {of(1, was(v1alpha1.ClusterStopped, func(s *seen) { away(s, 0) })), state{v1alpha1.ClusterStarting, "", ""}},
+		"updating":   {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { old(s, 0) })), state{v1alpha1.ClusterUpdating, "", ""}},
+		"restarting": {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { old(s, 0); s.cluster.Annotations = map[string]string{v1alpha1.AnnotationRestart: "now"} })), state{v1alpha1.ClusterRestarting, "", ""}},
+		"restoring":  {of(1, func(s *seen) { s.cluster.Spec.Restore = &v1alpha1.RestoreSpec{} }), state{v1alpha1.ClusterRestoring, "", ""}},
 		"the target was outside": {of(1, func(s *seen) {
 			s.cluster.Spec.Restore = &v1alpha1.RestoreSpec{}
 			s.cluster.Status.Reason = "OutsideWindow"

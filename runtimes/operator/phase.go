@@ -43,7 +43,8 @@ func (s *seen) judge() state {
 	case s.rolling(), serves && whole && s.unsettled():
 		return state{anew, "", s.trouble()}
 	case serves && whole:
-		return state{v1alpha1.ClusterRunning, "", ""}
+		reason, words := s.room()
+		return state{v1alpha1.ClusterRunning, reason, words}
 	case was == "" || was == v1alpha1.ClusterCreating:
 		return state{v1alpha1.ClusterCreating, s.word(""), s.trouble()}
 	case was == v1alpha1.ClusterRestoring:
@@ -69,6 +70,9 @@ func nonEmpty(s, otherwise string) string {
 
 // word is why a pod does not serve, in one; otherwise where none says.
 func (s *seen) word(otherwise string) string {
+	if reason, _ := s.room(); reason == "VolumeFull" {
+		return reason
+	}
 	for i := range s.pods {
 		if reason, _ := whyNot(&s.pods[i]); reason != "" {
 			return reason
@@ -80,6 +84,9 @@ func (s *seen) word(otherwise string) string {
 // trouble says of each pod that does not serve why, as far as Kubernetes knows.
 func (s *seen) trouble() string {
 	var out []string
+	if _, words := s.room(); words != "" {
+		out = append(out, words)
+	}
 	for i := range s.pods {
 		p := &s.pods[i]
 		if _, words := whyNot(p); words != "" {

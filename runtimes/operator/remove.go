@@ -101,6 +101,7 @@ func (l *clusterLoop) emptied(set *apps.StatefulSet, c *v1alpha1.Cluster) *apps.
 
 // removeRest removes the policy, what Patroni made, and what cannot have an owner.
 func (l *clusterLoop) removeRest(ctx context.Context, c *v1alpha1.Cluster) error {
+	l.endings.forget(c.UID)
 	errs := []error{l.repos.RemovePolicies(ctx, c)}
 	errs = append(errs, l.drop(ctx, &rbac.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: specs.AgentBinding(c.Namespace, c.Name)}}))
 	for _, name := range []string{specs.PrimaryService(c.Name), specs.ConfigEndpoints(c.Name), specs.FailoverEndpoints(c.Name), specs.StatefulSetName(c.Name) + "-sync"} {

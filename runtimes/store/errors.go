@@ -15,6 +15,16 @@ import (
 	"github.com/kbcli/kbcli/api/v1alpha1"
 )
 
+// ErrUnreachable is what a Store that is elsewhere says when it gave no answer.
+var ErrUnreachable = errors.New("the objects cannot be reached")
+
+// Passing tells that a Store's error is not about what was asked of it: the same may go
+// well in a while.
+func Passing(err error) bool {
+	return errors.Is(err, ErrUnreachable) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
+		apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
+}
+
 // NotFound reads `clusters.apps.kubeblocks.io "x" not found`.
 func NotFound(k v1alpha1.Kind, name string) error {
 	return apierrors.NewNotFound(k.GroupVersionResource().GroupResource(), name)

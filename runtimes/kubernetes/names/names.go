@@ -15,6 +15,9 @@ const (
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	LabelComponent = "app.kubernetes.io/component"
 
+	// EnvMemory is how much memory, in bytes, a container of kbcli may have.
+	EnvMemory = "KBCLI_MEMORY"
+
 	// LabelRole is on a pod whose server has one, written by Patroni.
 	LabelRole     = "kubeblocks.io/role"
 	RolePrimary   = "master" // Patroni's words until release 4

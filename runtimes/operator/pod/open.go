@@ -4,10 +4,12 @@ package pod
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/events"
 
@@ -17,7 +19,7 @@ import (
 	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 )
 
-// Open fills in Objects and Event: those of the Kubernetes that the pod is in. The
+// Open fills in Objects, Volumes, Event and Note: those of the Kubernetes that the pod is in. The
 // function it returns is called when nothing more happens.
 func (o Options) Open(ctx context.Context) (Options, func(), error) {
 	config, objects, err := operator.InCluster(o.Log)
@@ -54,6 +56,14 @@ func (o Options) Open(ctx context.Context) (Options, func(), error) {
 			about.Namespace = o.Namespace
 		}
 		recorder.Eventf(about, nil, string(t), reason, "Protect", "%s", operator.Shorten(message))
+	}
+	o.Note = func(ctx context.Context, key, value string) error {
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{key: value}}})
+		if err != nil {
+			return err
+		}
+		_, err = client.CoreV1().Pods(o.Namespace).Patch(ctx, o.Pod, types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
 	}
 	return o, broadcaster.Shutdown, nil
 }

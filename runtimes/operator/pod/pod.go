@@ -34,8 +34,9 @@ type Options struct {
 	Namespace, Cluster, Pod string
 
 	Objects store.Store
-	Volumes *volumesnapshots.Set // nil where there are none
-	Event   agent.EventFunc      // nil where nobody listens
+	Volumes *volumesnapshots.Set                               // nil where there are none
+	Event   agent.EventFunc                                    // nil where nobody listens
+	Note    func(ctx context.Context, key, value string) error // writes an annotation on this pod; nil where there is none
 	Clock   func() time.Time
 	Log     *slog.Logger
 }
@@ -79,13 +80,18 @@ const (
 	askTimeout   = 10 * time.Second
 )
 
+// mostWorkers is how many files of a server that works are read at once, on however large
+// a node: the agent is a guest there.
+const mostWorkers = 8
+
 // keeper is the agent of one pod.
 type keeper struct {
 	Options
 	repos    *repos.Set
 	identity *agent.Identity
 	taker    *agent.Taker
-	stop     func() // ends the Protector; nil while none runs
+	stop     func()        // ends the Protector; nil while none runs
+	ended    chan struct{} // closed when it has
 	slot     time.Time
 	told     client.Server
 	down     int // how often in a row no server was there
@@ -118,6 +124,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer k.endClaim()
 	defer k.unprotect()
+	if o.Note != nil {
+		var watching sync.WaitGroup
+		defer watching.Wait() // ctx has ended then
+		watching.Go(func() { k.watchRoom(ctx) })
+	}
 	defer func() { cancel(); <-answered }()
 	k.taker = agent.NewTaker(k.config(), o.Pod)
 	defer func() { err = errors.Join(err, k.taker.End(context.WithoutCancel(ctx), nil)) }()
@@ -161,6 +172,13 @@ func (k *keeper) look(ctx context.Context) error {
 		k.unprotect()
 		return errors.Join(k.keepSlot(actx, c), k.taker.Look(ctx))
 	}
+	if k.stop != nil {
+		select {
+		case <-k.ended: // as where the API server could not be reached when it began
+			k.unprotect()
+		default:
+		}
+	}
 	promoted := k.taker.Promoted(ctx)
 	if k.stop == nil {
 		k.protect(ctx)
@@ -203,8 +221,8 @@ func (k *keeper) config() agent.Config {
 	return agent.Config{
 		Objects: repos.Wishes{Store: k.Objects}, Namespace: k.Namespace, Cluster: k.Cluster,
 		Conninfo: k.conninfo(), DataDirectory: specs.DataDirectory, Spool: specs.SpoolDirectory,
-		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: runtime.NumCPU(),
-		Volume: k.volume, Held: k.heldLock, Standbys: true,
+		OpenRepo: k.repos.Named, Former: k.repos.FormerWindows, Identity: k.identity, Workers: min(runtime.GOMAXPROCS(0), mostWorkers),
+		Volume: k.volume, Held: k.heldLock, Standbys: true, SpoolMost: k.spoolMost,
 		Event: k.Event, Clock: k.Clock, Log: k.Log,
 	}
 }
@@ -220,7 +238,7 @@ func (k *keeper) protect(ctx context.Context) {
 		}
 	}()
 	k.Log.Info("this server writes: it is archived and backed up from here")
-	k.stop = func() { cancel(); <-done }
+	k.stop, k.ended = func() { cancel(); <-done }, done
 }
 
 // snapshotAddon is the Addon that switches snapshots on.
@@ -271,6 +289,9 @@ func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
 		return err
 	}
 	if !w.archived {
+		if there, err := hasSlot(ctx, c, name); err != nil || !there {
+			return err
+		}
 		if err := c.DropSlot(ctx, name); !errors.Is(err, client.ErrSlotNotFound) {
 			return err
 		}
@@ -279,12 +300,26 @@ func (k *keeper) keepSlot(ctx context.Context, c *client.Conn) error {
 	return follow(ctx, c, name, w.status)
 }
 
+// hasSlot tells whether there is a slot. It is asked before one is made or dropped: the
+// server's log has every refusal.
+func hasSlot(ctx context.Context, c *client.Conn, name string) (there bool, err error) {
+	if err := c.SQL().QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", name).Scan(&there); err != nil {
+		return false, fmt.Errorf("look for slot %s: %w", name, err)
+	}
+	return there, nil
+}
+
 // follow makes a slot where there is none, and moves it to what the repository holds; not
 // further than this server has come.
 func follow(ctx context.Context, c *client.Conn, name string, a *v1alpha1.ArchiveStatus) error {
-	err := c.CreatePhysicalSlot(ctx, name, true, false)
-	if err != nil && !errors.Is(err, client.ErrSlotExists) {
+	there, err := hasSlot(ctx, c, name)
+	if err != nil {
 		return err
+	}
+	if !there {
+		if err := c.CreatePhysicalSlot(ctx, name, true, false); err != nil && !errors.Is(err, client.ErrSlotExists) {
+			return err
+		}
 	}
 	if a == nil || a.RepositoryLSN == "" {
 		return nil

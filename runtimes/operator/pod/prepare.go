@@ -82,7 +82,7 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 	if err == nil || ctx.Err() != nil || errors.Is(err, errOtherImage) || errors.Is(err, errUsedVolume) {
 		return err
 	}
-	if errors.Is(err, blob.ErrUnreachable) {
+	if errors.Is(err, blob.ErrUnreachable) || store.Passing(err) {
 		return err // the kubelet tries again, and the operator tells what it says meanwhile
 	}
 	return errors.Join(err, w.fail(ctx, err))

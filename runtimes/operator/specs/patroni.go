@@ -35,6 +35,8 @@ func Dynamic(c *v1alpha1.Cluster, slot string) (string, error) {
 func dynamic(c *v1alpha1.Cluster, slot string) patroniSettings {
 	return patroniSettings{
 		"ttl": 30, "loop_wait": 10, "retry_timeout": 10,
+		// a primary that cannot reach the API server goes on while all others obey it
+		"failsafe_mode": true,
 		// a standby that is further behind is not made the primary by itself
 		"maximum_lag_on_failover": 1 << 20,
 		"ignore_slots":            []any{patroniSettings{"name": slot, "type": "physical"}},
@@ -71,11 +73,8 @@ func parameters(c *v1alpha1.Cluster) patroniSettings {
 		"wal_level": "replica", "hot_standby": "on",
 		// a primary that is gone without a word is missed before Patroni's lease is out
 		"wal_receiver_timeout": "20s", "wal_retrieve_retry_interval": "2s",
-		// a belt beside the slots: a new primary has what its slot was just made for
-		"wal_keep_size": "512MB",
-		// an agent that has been away for long costs a gap, not the server
-		"max_slot_wal_keep_size": slotLimit(c),
 	}
+	maps.Copy(p, walRoom(c))
 	if m := c.Spec.Resources.Memory; m != nil {
 		p["shared_buffers"] = megabytes(max(128<<20, m.Value()/4))
 	}
@@ -84,11 +83,6 @@ func parameters(c *v1alpha1.Cluster) patroniSettings {
 	}
 	maps.Copy(p, patroniSettings{"archive_mode": "off", "wal_log_hints": "on", "unix_socket_directories": SocketDirectory})
 	return p
-}
-
-// slotLimit is half of the volume, and not less than a gigabyte.
-func slotLimit(c *v1alpha1.Cluster) string {
-	return megabytes(max(1<<30, c.Spec.Storage.Value()/2))
 }
 
 func megabytes(n int64) string { return strconv.FormatInt(n>>20, 10) + "MB" }

@@ -36,7 +36,7 @@ func podRights(cluster string) []Right {
 		{"", []string{"endpoints"}, nil, []string{"create", "list", "watch"}, "Patroni: follows and makes the lock and the configuration; a new object and a list have no name to hold it to"},
 		{"", []string{"endpoints"}, own, []string{"get", "patch", "update"}, "Patroni: renews the lock, writes the configuration, clears a request to switch over"},
 		{"", []string{"pods"}, nil, []string{"get", "list", "watch"}, "Patroni: finds its members"},
-		{"", []string{"pods"}, pods, []string{"patch"}, "Patroni: writes role and state on its own pod"},
+		{"", []string{"pods"}, pods, []string{"patch"}, "Patroni: writes role and state on its own pod; agent: how full its volume is"},
 		{apps, []string{"clusters"}, []string{cluster}, []string{"update"}, "agent: fills in the version and the target that a restore was found to mean"},
 		{apps, []string{"clusters/status"}, []string{cluster}, []string{"get", "update"}, "agent: reports windows, archive, restore"},
 		{data, []string{"backuppolicies", "backups"}, nil, []string{"get", "list", "watch"}, "agent: follows policies and wishes for backups"},

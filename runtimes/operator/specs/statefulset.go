@@ -181,8 +181,14 @@ func where(c *v1alpha1.Cluster) []core.EnvVar {
 	}
 	return []core.EnvVar{
 		field(EnvNamespace, "metadata.namespace"), field(EnvPod, "metadata.name"), field(envPodUID, "metadata.uid"),
-		{Name: EnvCluster, Value: c.Name},
+		{Name: EnvCluster, Value: c.Name}, memory(),
 	}
+}
+
+// memory says to kbcli how much its container may have; that of the node where there is no
+// limit. A namespace may set one that is not written here.
+func memory() core.EnvVar {
+	return core.EnvVar{Name: names.EnvMemory, ValueFrom: &core.EnvVarSource{ResourceFieldRef: &core.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1")}}}
 }
 
 // What kbcli reads from the environment in a pod.
@@ -289,7 +295,8 @@ func agentContainer(c *v1alpha1.Cluster, images Images) core.Container {
 }
 
 // small is what the agent asks for. It has no limit: its memory is bounded by its own
-// configuration, and one that was ended in the middle of a backup helps nobody.
+// configuration, and one that was ended in the middle of a backup helps nobody. Where a
+// LimitRange sets one it knows of it, and collects its garbage earlier: names.EnvMemory.
 func small() core.ResourceRequirements {
 	return core.ResourceRequirements{Requests: core.ResourceList{
 		core.ResourceCPU: resource.MustParse("50m"), core.ResourceMemory: resource.MustParse("64Mi"),

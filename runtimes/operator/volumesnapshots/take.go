@@ -16,6 +16,7 @@ import (
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes/agent"
 	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
+	"github.com/kbcli/kbcli/runtimes/store/kube"
 )
 
 // Place is the name of a backup's VolumeSnapshot.
@@ -48,7 +49,7 @@ func (s *Set) Volume(ctx context.Context, namespace, cluster, claim, root string
 	v := &volume{set: s, namespace: namespace, cluster: cluster, claim: claim, root: root, limits: patient}
 	o, err := s.api.Resource(claims).Namespace(namespace).Get(ctx, claim, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("read volume claim %s: %w", claim, err)
+		return nil, fmt.Errorf("read volume claim %s: %w", claim, kube.Unreachable(err))
 	}
 	notes := o.GetAnnotations()
 	// who made the volume writes it there; also for the drivers that were once built in
@@ -66,7 +67,7 @@ func (s *Set) Volume(ctx context.Context, namespace, cluster, claim, root string
 		return nil, &agent.NoSnapshotError{Reason: "this Kubernetes has no VolumeSnapshots: install the CRDs and the snapshot-controller of its distribution"}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list VolumeSnapshotClasses: %w", err)
+		return nil, fmt.Errorf("list VolumeSnapshotClasses: %w", kube.Unreachable(err))
 	}
 	why := ""
 	if v.class, why = Choose(all, v.driver); why != "" {
@@ -114,7 +115,7 @@ func (v *volume) Cut(ctx context.Context, lineage, backup, id string) (repositor
 	o.SetLabels(labels)
 	o.SetAnnotations(map[string]string{annotationBackup: backup, annotationID: id, annotationDriver: v.driver, annotationStorage: v.storage})
 	if _, err := v.set.api.Resource(snapshots).Namespace(v.namespace).Create(ctx, o, metav1.CreateOptions{}); err != nil {
-		return at, fmt.Errorf("make VolumeSnapshot %s: %w", at.VolumeSnapshot, err)
+		return at, fmt.Errorf("make VolumeSnapshot %s: %w", at.VolumeSnapshot, kube.Unreachable(err))
 	}
 	return at, v.follow(ctx, at, v.limits.cut, func(s status) bool { return s.cut })
 }

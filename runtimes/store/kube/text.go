@@ -39,13 +39,13 @@ func answer(ctx context.Context, k v1alpha1.Kind, r *rest.Request) ([]byte, erro
 	return res.Raw()
 }
 
-// UnreachableError says that the API server gave no answer.
+// UnreachableError says that the API server gave no answer. It is a store.ErrUnreachable.
 type UnreachableError struct{ Err error }
 
 func (e *UnreachableError) Error() string {
 	return "the Kubernetes API gave no answer: " + e.Err.Error()
 }
-func (e *UnreachableError) Unwrap() error { return e.Err }
+func (e *UnreachableError) Unwrap() []error { return []error{store.ErrUnreachable, e.Err} }
 
 // Unreachable is err of a request as an *UnreachableError, unless it is the server's own
 // answer or the end of a context.
