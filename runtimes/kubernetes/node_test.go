@@ -60,7 +60,7 @@ spec:
             *'"windows"'*) echo 'error: unknown command "answer" for "kbcli"' >&2; exit 2 ;;
             *'"history"'*) echo '{"more":true,"events":[{"LSN":"0/3000028"}]}'; echo it was killed >&2; exit 137 ;;
             *'"verify"'*) echo '{"more":true,"progress":{"done":1,"total":2}}'; cat; echo over >/tmp/over ;;
-            *'"expiry"'*) head -c 3000000 /dev/zero | tr '\\0' ' '; echo '{"expiry":{"Repository":"r"}}' ;;
+            *'"expiry"'*) printf '%3000000s' ''; echo '{"expiry":{"Repository":"r"}}' ;;
             *) echo why >&2; exit 3 ;;
           esac
           EOF
