@@ -188,6 +188,13 @@ func (p *person) settles(s *subject) {
 			p.t.Fatalf("%s is not archived: %s", s.name, p.field(s.name, ".status.archive"))
 		}
 	}
+	// whose pods are ready may still be rewound: a disaster now would take the only copy
+	for p.sql(s.name, "select count(*) from pg_stat_replication where state = 'streaming' and application_name not like 'kbcli%'") != "2" {
+		if time.Since(began) > 4*time.Minute {
+			p.t.Fatalf("not all servers follow: %s", p.sql(s.name, "select string_agg(application_name || ' ' || state, ', ') from pg_stat_replication"))
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 // suffer lets a disaster come over the primary, and waits until the next is archived and

@@ -37,7 +37,8 @@ type Wanted struct {
 	// for good where that cannot be.
 	Running bool
 	// All: what there is of the unfinished segment is wanted too. It is for the server that
-	// becomes the primary; any other would be given what the next primary may not have.
+	// becomes the primary; any other would be given what the next primary may not have, but
+	// for what it needs to be consistent.
 	All bool
 }
 
@@ -63,7 +64,15 @@ func (s Supply) File(ctx context.Context, name string, w Wanted) ([]byte, error)
 	if err != nil {
 		return nil, ErrNotSupplied // .backup and .partial are nothing that a standby needs
 	}
-	return s.segment(ctx, g, w)
+	until := pg.LSN(0) // of what is not a whole segment
+	switch {
+	case w.All:
+		until = s.size().End(g.Number)
+	case !w.Running && g.Timeline == control.MinRecoveryPointTimeline:
+		// one that was rewound cannot serve before it has what its source had then
+		until = control.MinRecoveryPoint
+	}
+	return s.segment(ctx, g, until)
 }
 
 func (s Supply) size() pg.SegmentSize { return s.Lineage.Info().SegmentSize }
@@ -164,7 +173,7 @@ func canFollow(c pg.ControlFile, h pg.History) bool {
 
 // segment gives what the archive has of a segment on its path, if that is more than what
 // lies in pg_wal.
-func (s Supply) segment(ctx context.Context, g pg.Segment, w Wanted) ([]byte, error) {
+func (s Supply) segment(ctx context.Context, g pg.Segment, until pg.LSN) ([]byte, error) {
 	has, err := s.held(g)
 	if err != nil {
 		return nil, err
@@ -184,9 +193,12 @@ func (s Supply) segment(ctx context.Context, g pg.Segment, w Wanted) ([]byte, er
 		}
 		end = min(end, left)
 	}
-	raw, err := s.archived(ctx, g, w.All)
+	raw, whole, err := s.archived(ctx, g, until > s.size().Start(g.Number))
 	if err != nil {
 		return nil, err
+	}
+	if !whole {
+		end = min(end, until)
 	}
 	raw = raw[:min(len(raw), int(end-s.size().Start(g.Number)))]
 	if len(raw) <= len(has) {
@@ -198,29 +210,29 @@ func (s Supply) segment(ctx context.Context, g pg.Segment, w Wanted) ([]byte, er
 	return append(raw, make([]byte, int(s.size())-len(raw))...), nil
 }
 
-// archived is what the archive has of a segment.
-func (s Supply) archived(ctx context.Context, g pg.Segment, tails bool) ([]byte, error) {
+// archived is what the archive has of a segment, and whether that is the whole one.
+func (s Supply) archived(ctx context.Context, g pg.Segment, tails bool) (raw []byte, whole bool, err error) {
 	for try := 0; ; try++ {
 		var b bytes.Buffer
 		err := s.Lineage.Segment(ctx, g, &b)
 		if err == nil {
-			return b.Bytes(), nil
+			return b.Bytes(), true, nil
 		}
 		if !errors.Is(err, blob.ErrNotExist) {
-			return nil, err
+			return nil, false, err
 		}
 		if !tails {
-			return nil, ErrNotSupplied
+			return nil, false, ErrNotSupplied
 		}
 		raw, err := s.Lineage.ReadTail(ctx, g)
 		if err == nil && len(raw) > 0 {
-			return raw, nil
+			return raw, false, nil
 		}
 		if err != nil && !errors.Is(err, blob.ErrNotExist) {
-			return nil, err
+			return nil, false, err
 		}
 		if try > 0 { // they go when the segment is complete, and then it is there
-			return nil, ErrNotSupplied
+			return nil, false, ErrNotSupplied
 		}
 	}
 }

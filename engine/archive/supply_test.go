@@ -201,6 +201,18 @@ func TestSupply(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	refused("it only follows", mb.Name(last), Wanted{Running: true})
+	// it starts, and was to have come further before it serves
+	control, err := give.control()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = file(mb.Name(last), Wanted{})
+	switch n := mb.Offset(control.MinRecoveryPoint); {
+	case mb.Number(control.MinRecoveryPoint) != last.Number || n <= 8192:
+		t.Errorf("the standby stopped at %s, of no use here", control.MinRecoveryPoint)
+	case err != nil || !bytes.Equal(got[:n], has[:n]) || len(bytes.Trim(got[n:], "\x00")) > 0:
+		t.Errorf("a server that needs WAL up to %s gets %d bytes, %v", control.MinRecoveryPoint, len(got), err)
+	}
 	// a file of another place in the log under this name is nothing
 	if err := os.WriteFile(path(last), bytes.Repeat([]byte{7}, len(has)), 0o600); err != nil {
 		t.Fatal(err)
