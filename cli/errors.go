@@ -220,6 +220,13 @@ var rows = []row{
 	on("Memory", func(e *bounds.MemoryError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: fmt.Sprintf("give it more: --memory %dMi, or spec.limits.memory of the backup policy", (e.Least+1<<20-1)>>20)}
 	}),
+	on("NoFit", func(e *runtimes.NoFitError, err error) saying {
+		s := saying{words: err.Error(), code: exitConflict}
+		if e.Set != "" {
+			s.hint = "give --set " + e.Set
+		}
+		return s
+	}),
 	on("NotEmpty", func(e *restore.NotEmptyError, err error) saying {
 		return saying{
 			words: err.Error(), code: exitConflict, next: "ls -la " + e.Dir,
@@ -333,10 +340,11 @@ func explain(err error) saying {
 
 // restoreError says of which source an error is, and on whose clock to show times.
 type restoreError struct {
-	source runtimes.Source
-	name   string // of the new cluster
-	show   func(catalog.Window) string
-	err    error
+	source    runtimes.Source
+	name      string // of the new cluster
+	namespace string // and its
+	show      func(catalog.Window) string
+	err       error
 }
 
 func (e *restoreError) Error() string { return e.err.Error() }

@@ -36,7 +36,7 @@ func TestErrors(t *testing.T) {
 	window := func(n int) catalog.Window { return catalog.Window{From: day(n), To: day(n).Add(73 * time.Second)} }
 	target := catalog.Target{Time: day(1)}
 	of := func(err error) error {
-		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, name: "new-cluster", err: err, show: func(w catalog.Window) string {
+		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, name: "new-cluster", namespace: "default", err: err, show: func(w catalog.Window) string {
 			return (&app{zone: shanghai}).span(w.From, w.To)
 		}}
 	}
@@ -106,6 +106,7 @@ func TestErrors(t *testing.T) {
 		{"NotReusable", &restore.NotReusableError{Dir: "/srv/pg", Reason: "its system identifier is 1, and that of the backup 2: it is another server's"}},
 		{"NotReusable", &restore.NotReusableError{Dir: "/srv/pg", Reason: "process 4711 runs in it: a server, or who looks at it", Running: true}},
 		{"Memory", fmt.Errorf("restore: %w", &bounds.MemoryError{Limit: 8 << 20, Least: 65 << 20})},
+		{"NoFit", &runtimes.NoFitError{Reason: "storage 400Mi is too small: the restore needs 612Mi", Set: "storage=612Mi"}},
 		{"NotEmpty", &restore.NotEmptyError{Dir: "/var/lib/kubeblocks/clusters/default/my-pg/data"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "cluster my-pg", Command: "journalctl -u postgresql@15-main.service"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "the agent"}},

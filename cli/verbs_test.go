@@ -172,7 +172,7 @@ func TestRestore(t *testing.T) {
 	b.cluster("my-pg", nil)
 	b.plan = pagePlan()
 	b.windows = []catalog.Window{b.plan.Window}
-	said := (&preview{plan: b.plan, name: "new-cluster", source: "my-pg", now: pageNow, zone: shanghai, windows: 1}).summary()
+	said := (&preview{plan: b.plan, name: "new-cluster", namespace: "default", source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, now: pageNow, zone: shanghai, windows: 1}).summary()
 	line := []string{"cluster", "restore", "new-cluster", "--source-cluster", "my-pg", "--restore-to-time"}
 
 	b.want("", said, 0, append(line, "Apr 17,2023 19:56:40 UTC+0800", "--dry-run")...)

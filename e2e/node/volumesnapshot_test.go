@@ -20,8 +20,7 @@ func TestVolumeSnapshot(t *testing.T) {
 	install(t, k)
 	p := newPerson(t, k, "snaps")
 	p.repository("snaps")
-	k.Apply(t, `{apiVersion: extensions.kubeblocks.io/v1alpha1, kind: Addon, metadata: {name: snapshot-controller}, spec: {install: {enabled: true}}}`)
-	t.Cleanup(func() { k.Kubectl(t, "delete", "addon", "snapshot-controller", "--ignore-not-found") })
+	p.snapshots()
 
 	p.match(p.kbcli("cluster", "create", "my-pg", "--set", small), "^Cluster my-pg created$")
 	p.until(`^my-pg .* Running`, "cluster", "list")
@@ -107,6 +106,13 @@ spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, resources: {
 	}
 	p.k.Kubectl(p.t, "-n", p.ns, "patch", "cluster", "anew", "--type=merge", "-p", `{"spec":{"resources":{"cpu":null}}}`)
 	p.until(`^anew .* Running `, "cluster", "list")
+}
+
+// snapshots turns them on.
+func (p *person) snapshots() {
+	p.t.Helper()
+	p.k.Apply(p.t, `{apiVersion: extensions.kubeblocks.io/v1alpha1, kind: Addon, metadata: {name: snapshot-controller}, spec: {install: {enabled: true}}}`)
+	p.t.Cleanup(func() { p.k.Kubectl(p.t, "delete", "addon", "snapshot-controller", "--ignore-not-found") })
 }
 
 func (p *person) jsonpath(kind, name, path string) string {

@@ -93,12 +93,11 @@ func (p *Plan) CheckRoom(into Into) error {
 			return fmt.Errorf("restore: %s: %w", dir, err)
 		}
 		free := int64(st.Bavail) * st.Bsize
-		size := int64(p.lineage.Info().SegmentSize)
 		data := p.BackupBytes
 		if p.Snapshot != "" && !p.Copied {
 			data = 0 // shared with the snapshot
 		}
-		need := max(data-old, 0) + min(int64(p.Segments), feedAhead+4)*size + 64<<20
+		need := p.NeedBytes - p.BackupBytes + max(data-old, 0)
 		if free < need {
 			return &NoRoomError{dir, need, free}
 		}

@@ -140,16 +140,14 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 		}
 		return fmt.Errorf("the image of PostgreSQL has no release %d: %w", p.Major, err)
 	}
-	var taken *takenVolume
-	if p.OfVolume() {
-		if taken, err = openTaken(w.at, string(c.UID), p.Backup); err != nil {
-			return err
-		}
+	taken, err := openTaken(w.at, string(c.UID), p)
+	if err != nil {
+		return err
 	}
 	if taken.used() {
 		return errors.Join(errUsedVolume, w.askForVolume(ctx))
 	}
-	if _, err := os.Stat(filepath.Join(w.at.Data, "PG_VERSION")); err == nil && (taken == nil || taken.Recovering) {
+	if taken.done() {
 		return w.log.Reached(ctx, spec, p, &restore.Reached{LSN: p.EndLSN}) // it was there when the last try ended
 	}
 	reached, err := w.recover(ctx, p, taken)
@@ -179,7 +177,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 	}
 	tmp := w.at.Data + ".new"
 	old := []string{tmp, w.at.Recovery, w.at.Tablespaces}
-	if taken != nil {
+	if taken.OfVolume {
 		old = []string{w.at.Recovery}
 	}
 	for _, dir := range old {
@@ -191,7 +189,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 	if err := emptyDirectory(w.at.Spool); err != nil {
 		return nil, err
 	}
-	if len(p.Tablespaces) > 0 {
+	if p.HasTablespaces() {
 		if err := os.MkdirAll(w.at.Tablespaces, 0o700); err != nil {
 			return nil, err
 		}
@@ -210,7 +208,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 		DataDirectory: tmp, Tablespaces: w.at.Tablespaces, UID: w.at.UID, GID: w.at.GID, Jobs: runtime.NumCPU(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
-	if taken != nil {
+	if taken.OfVolume {
 		into.Volume = w.at.Volume
 	}
 	if err := p.Fetch(ctx, into); err != nil {
@@ -229,6 +227,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 		return nil, err
 	}
 	stop()
+	w.log.Step(ctx, v1alpha1.StepOpening)
 	if err := adopt(tmp); err != nil {
 		return nil, err
 	}
