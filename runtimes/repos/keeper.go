@@ -148,7 +148,8 @@ func (k *repoKeeper) look(ctx context.Context) error {
 // holds.
 func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 	now := time.Now() // not the clock of backups: it counts seconds between looks
-	compare := k.attached != o.Generation || now.Sub(k.inventory) >= inventoryInterval || k.strays(ctx)
+	compare := k.attached != o.Generation || now.Sub(k.inventory) >= inventoryInterval || k.strays(ctx) ||
+		strings.Contains(k.message, noNamespace) && now.Sub(k.inventory) >= probeInterval
 	if !compare && now.Sub(k.probed) < probeInterval {
 		return nil
 	}
