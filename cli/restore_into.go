@@ -101,6 +101,9 @@ func (o *restoring) room(ctx context.Context, a *app, p *preview, c *v1alpha1.Cl
 		return err
 	}
 	c.SetDefaults()
+	if c.Spec.StorageClassName == "" {
+		c.Spec.StorageClassName = need.Class
+	}
 	if !slices.Contains(o.asked, "storage") {
 		need.Grow(&c.Spec)
 	}

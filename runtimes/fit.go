@@ -15,8 +15,8 @@ import (
 // Fitter is a Runtime that gives a cluster volumes of the size and class that it asks for.
 type Fitter interface {
 	// Needs is what the volumes of a cluster must be that is made of a plan, and which
-	// driver makes those of a storage class, empty being the default one. What nobody may
-	// tell whoever asks is left out.
+	// driver makes those of a storage class; of an empty one that of the snapshotted volume,
+	// or the default. What nobody may tell whoever asks is left out.
 	Needs(ctx context.Context, p *restore.Plan, class string) (n Needs, driver string, err error)
 }
 

@@ -57,6 +57,8 @@ func TestVolumeSnapshot(t *testing.T) {
 	p.own("new", "my-pg")
 	t.Log(p.jsonpath("pod", "new-postgresql-0", `{.metadata.creationTimestamp}{range .status.initContainerStatuses[*]} {.name} {.state.terminated.startedAt} {.state.terminated.finishedAt}{end}{range .status.containerStatuses[*]} {.name} {.state.running.startedAt}{end}{range .status.conditions[*]} {.type} {.lastTransitionTime}{end}`))
 
+	p.away("my-pg", first, moment)
+
 	// one that somebody deletes is not restored from
 	second := p.match(p.kbcli("cluster", "backup", "my-pg", "--type", "snapshot", "--wait"), `^Backup (backup-snaps-my-pg-\d{14}) created successfully`)
 	k.Kubectl(t, "-n", p.ns, "delete", "volumesnapshot", second)
@@ -78,6 +80,44 @@ func TestVolumeSnapshot(t *testing.T) {
 	p.restore("again", "my-pg", moment)
 	if got := p.sql("again", "select count(*), count(*) filter (where pad = 'late') from t"); got != "3000|0" {
 		t.Errorf("the cluster restored from a deleted one has rows %q", got)
+	}
+}
+
+// away: a restore into another namespace has a volume of the same snapshot of the storage,
+// which outlives what was lent for it; a volume that cannot hold the snapshot is refused.
+func (p *person) away(source, backup, moment string) {
+	p.t.Helper()
+	there := newPerson(p.t, p.k, "snapsaway")
+	p.k.Apply(p.t, `{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: tape}, provisioner: tape.example}`)
+	p.t.Cleanup(func() { p.k.Kubectl(p.t, "delete", "storageclass", "tape") })
+	words := []string{"cluster", "restore", "away", "--restore-to-time", moment, "--source-cluster", source, "--source-namespace", p.ns}
+	for set, want := range map[string]string{
+		"storage=350Mi":     "^error: storage 350Mi is too small: VolumeSnapshot " + p.ns + "/" + backup + " has 400Mi$",
+		"storageClass=tape": "^error: volumes of storage class tape are made by tape.example, and VolumeSnapshot " + p.ns + "/" + backup + " is of ",
+	} {
+		s := there.try("", append(words, "--set", set)...)
+		if s.code != 5 {
+			p.t.Errorf("%s: exit code %d", set, s.code)
+		}
+		p.match(s.err, want)
+	}
+	began := time.Now()
+	there.kbcli(append(words, "--wait", "--timeout", "4m")...)
+	p.t.Logf("away serves after %s: %s", time.Since(began), p.match(there.kbcli("cluster", "describe", "away"), `^Took: +(.*)$`))
+	if got := there.sql("away", "select count(*), count(*) filter (where pad = 'late') from t"); got != "3000|0" {
+		p.t.Errorf("the cluster in another namespace has rows %q", got)
+	}
+	if got := there.jsonpath("pvc", "data-away-postgresql-0", "{.spec.dataSource.kind} {.spec.dataSource.name}"); got != "VolumeSnapshot away-postgresql-restore" {
+		p.t.Errorf("its volume is of %q", got)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
+		left := p.k.Kubectl(p.t, "get", "volumesnapshots,volumesnapshotcontents", "-A", "-l", "dataprotection.kubeblocks.io/lent-to", "-o", "name")
+		if left == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("what was lent is still there:\n%s", left)
+		}
 	}
 }
 

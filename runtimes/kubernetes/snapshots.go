@@ -3,6 +3,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ func (r *Runtime) Needs(ctx context.Context, p *restore.Plan, class string) (run
 		}
 		need = runtimes.Needs{Bytes: source.Size.Value(), Snapshot: p.Snapshot, Driver: source.Driver, Class: source.StorageClass}
 	}
-	driver, err := r.driver(ctx, class)
+	driver, err := r.driver(ctx, cmp.Or(class, need.Class))
 	var none *noClassError
 	if errors.As(err, &none) {
 		return need, "", &runtimes.NoFitError{Reason: err.Error()}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -65,7 +66,10 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 	if err != nil {
 		return err
 	}
-	if c.Spec.Restore == nil || specs.Ordinal(o.Cluster, o.Pod) != 0 || c.Status.Restore != nil && c.Status.Restore.Phase == v1alpha1.RestoreCompleted {
+	if c.Spec.Restore == nil {
+		return fitsImage(at, c)
+	}
+	if specs.Ordinal(o.Cluster, o.Pod) != 0 || c.Status.Restore != nil && c.Status.Restore.Phase == v1alpha1.RestoreCompleted {
 		return nil // an empty directory is Patroni's to fill: from the primary, or from nothing where that may be
 	}
 	if r := c.Status.Restore; r != nil && r.Phase == v1alpha1.RestoreFailed {
@@ -86,6 +90,22 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 		return err // the kubelet tries again, and the operator tells what it says meanwhile
 	}
 	return errors.Join(err, w.fail(ctx, err))
+}
+
+// fitsImage says why the data that a volume has cannot be run by the image: those of a
+// cluster that was halted, and was of another release than the one that takes them up.
+func fitsImage(at Places, c *v1alpha1.Cluster) error {
+	b, err := os.ReadFile(filepath.Join(at.Data, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if have := strings.TrimSpace(string(b)); have != strconv.Itoa(specs.Major(c)) {
+		return fmt.Errorf("the volume holds data of PostgreSQL %s, and the cluster is to be %s: make it with --cluster-version postgresql-%s", have, c.Spec.ClusterVersionRef, have)
+	}
+	return nil
 }
 
 // errOtherImage says that the pod is about to be made anew with the image that the data

@@ -117,6 +117,26 @@ func TestFetchedVolume(t *testing.T) {
 	}
 }
 
+// A cluster that takes up the data of a halted one is of the same release.
+func TestFitsImage(t *testing.T) {
+	at := Places{Data: t.TempDir()}
+	c := &v1alpha1.Cluster{}
+	c.Spec.ClusterVersionRef = "postgresql-15"
+	if err := fitsImage(at, c); err != nil {
+		t.Errorf("an empty volume: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(at.Data, "PG_VERSION"), []byte("15\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := fitsImage(at, c); err != nil {
+		t.Error(err)
+	}
+	c.Spec.ClusterVersionRef = "postgresql-17"
+	if err := fitsImage(at, c); err == nil || err.Error() != "the volume holds data of PostgreSQL 15, and the cluster is to be postgresql-17: make it with --cluster-version postgresql-15" {
+		t.Errorf("another release: %v", err)
+	}
+}
+
 // Of VolumeSnapshots a pod has the one that its volume was made of, and no other.
 func TestGiven(t *testing.T) {
 	m := &repository.Manifest{Name: "b1"}
