@@ -195,6 +195,14 @@ var rows = []row{
 	on("MissingWAL", func(_ *repository.MissingWALError, err error) saying {
 		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before the missing WAL, or after the next backup"}
 	}),
+	on("NoTimeline", func(_ *catalog.NoTimelineError, err error) saying {
+		s := saying{words: err.Error(), code: exitOutside, hint: "without --timeline it is the newest that holds the target"}
+		var r *restoreError
+		if errors.As(err, &r) {
+			s.next = fmt.Sprintf("kbcli cluster history %s -n %s --kind timeline", r.source.Cluster, r.source.Namespace)
+		}
+		return s
+	}),
 	on("MinimalWAL", func(_ *restore.MinimalWALError, err error) saying {
 		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before that, or to one after the next backup"}
 	}),

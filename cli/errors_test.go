@@ -98,6 +98,7 @@ func TestErrors(t *testing.T) {
 		{"NoRestorePoint", of(&catalog.NoRestorePointError{Name: "x"})},
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x2000000, Other: "transaction 752 is committed"}},
 		{"MissingWAL", of(&repository.MissingWALError{Timeline: 1, From: 0x1000000, To: 0x2000000})},
+		{"NoTimeline", of(&catalog.NoTimelineError{Timeline: 7})},
 		{"MinimalWAL", of(&restore.MinimalWALError{LSN: 0x1000028})},
 		{"TablespaceMade", of(&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/ts"})},
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x1000000}},

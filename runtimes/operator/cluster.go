@@ -130,7 +130,7 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 		return reconcile.Result{RequeueAfter: again}, l.say(ctx, c, state{v1alpha1.ClusterRestoring, "Planning", wait})
 	}
 	if s.restoreFailed() && s.set == nil {
-		return reconcile.Result{}, nil // nothing was made, and nothing is
+		return reconcile.Result{}, l.say(ctx, c, s.judge()) // nothing was made, and nothing is
 	}
 	if err := l.bringParts(ctx, c); err != nil {
 		return l.failed(ctx, c, err)

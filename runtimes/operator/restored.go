@@ -155,17 +155,21 @@ func (l *clusterLoop) giveBack(ctx context.Context, s *seen) error {
 // refuse tells that the restore will not be, and why. Nothing was made.
 func (l *clusterLoop) refuse(ctx context.Context, s *seen, reason string, why error) error {
 	c, err := store.MutateStatus(ctx, l.objects, s.cluster.Namespace, s.cluster.Name, func(c *v1alpha1.Cluster) error {
-		if c.Status.Restore == nil {
-			c.Status.Restore = &v1alpha1.RestoreStatus{}
+		st := &c.Status
+		if st.Restore == nil {
+			st.Restore = &v1alpha1.RestoreStatus{}
 		}
-		c.Status.Restore.Phase, c.Status.Restore.Message = v1alpha1.RestoreFailed, why.Error()
+		st.Restore.Phase, st.Restore.Message = v1alpha1.RestoreFailed, why.Error()
+		st.Phase, st.Reason, st.Message, st.ObservedGeneration = v1alpha1.ClusterFailed, reason, why.Error(), c.Generation
+		agent.Ready(st, c.Generation, l.clock())
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	s.cluster = c
-	return l.say(ctx, c, state{v1alpha1.ClusterFailed, reason, why.Error()})
+	l.event(c, runtimes.EventWarning, reason, why.Error())
+	return nil
 }
 
 // earlier are the volumes that were here before the cluster was: another of its name left
@@ -274,9 +278,10 @@ func final(err error) bool {
 	var made *restore.TablespaceMadeError
 	var missing *repository.MissingWALError
 	var corrupt *repository.CorruptError
+	var timeline *catalog.NoTimelineError
 	var target *targetError
 	return agent.RestoreReason(err) != "RestoreFailed" || errors.As(err, &absent) || errors.As(err, &backup) ||
-		errors.As(err, &missing) || errors.As(err, &corrupt) || errors.As(err, &target) ||
+		errors.As(err, &timeline) || errors.As(err, &missing) || errors.As(err, &corrupt) || errors.As(err, &target) ||
 		errors.As(err, &position) || errors.As(err, &xact) || errors.As(err, &point) || errors.As(err, &minimal) || errors.As(err, &made)
 }
 
