@@ -135,7 +135,15 @@ spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, resources: {
 	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=create", "pod/anew-postgresql-0", "--timeout=120s")
 	first := p.jsonpath("pvc", "data-anew-postgresql-0", "{.metadata.uid}")
 	p.k.Kubectl(p.t, "-n", p.ns, "annotate", "cluster", "anew", specs.AnnotationVolumeUsed+"=anew-postgresql-0")
-	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=delete", "pod/anew-postgresql-0", "--timeout=120s")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		now, err := p.k.Try("", "-n", p.ns, "get", "pvc", "data-anew-postgresql-0", "-o", "jsonpath={.metadata.uid}{.metadata.deletionTimestamp}")
+		if err == nil && now != "" && !strings.HasPrefix(now, first) {
+			break
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the volume is still %s: %v", now, err)
+		}
+	}
 	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=create", "pod/anew-postgresql-0", "--timeout=120s")
 	if got := p.jsonpath("cluster", "anew", "{.metadata.annotations."+strings.ReplaceAll(specs.AnnotationVolumeUsed, ".", "\\.")+"}"); got != "" {
 		p.t.Errorf("the wish for another volume is still there: %q", got)

@@ -124,7 +124,7 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 	c = s.cluster
 	if wait != "" {
 		again := busyInterval
-		if c.Annotations[specs.AnnotationLent] != "" {
+		if c.Annotations[annotationLent] != "" {
 			again = lendInterval
 		}
 		return reconcile.Result{RequeueAfter: again}, l.say(ctx, c, state{v1alpha1.ClusterRestoring, "Planning", wait})

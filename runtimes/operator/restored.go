@@ -110,6 +110,10 @@ func (l *clusterLoop) makeVolume(ctx context.Context, s *seen, p *restore.Plan, 
 	return "", nil
 }
 
+// annotationLent is on a Cluster while it has a VolumeSnapshot that stands for one of
+// another namespace.
+const annotationLent = "apps.kubeblocks.io/lent-snapshot"
+
 // loan is the VolumeSnapshot that stands for one of another namespace.
 func loan(c *v1alpha1.Cluster) volumesnapshots.Loan {
 	return volumesnapshots.Loan{
@@ -120,18 +124,18 @@ func loan(c *v1alpha1.Cluster) volumesnapshots.Loan {
 
 // borrows notes in the cluster that there is a loan, or none any more.
 func (l *clusterLoop) borrows(ctx context.Context, c *v1alpha1.Cluster, yes bool) (*v1alpha1.Cluster, error) {
-	if (c.Annotations[specs.AnnotationLent] != "") == yes {
+	if (c.Annotations[annotationLent] != "") == yes {
 		return c, nil
 	}
 	return store.Mutate(ctx, l.objects, c.Namespace, c.Name, func(c *v1alpha1.Cluster) error {
 		if !yes {
-			delete(c.Annotations, specs.AnnotationLent)
+			delete(c.Annotations, annotationLent)
 			return nil
 		}
 		if c.Annotations == nil {
 			c.Annotations = map[string]string{}
 		}
-		c.Annotations[specs.AnnotationLent] = loan(c).Content
+		c.Annotations[annotationLent] = loan(c).Content
 		return nil
 	})
 }
@@ -139,7 +143,7 @@ func (l *clusterLoop) borrows(ctx context.Context, c *v1alpha1.Cluster, yes bool
 // giveBack ends a loan that nobody needs any more: the restore came to an end, or the cluster.
 func (l *clusterLoop) giveBack(ctx context.Context, s *seen) error {
 	c := s.cluster
-	if l.volumes == nil || c.Annotations[specs.AnnotationLent] == "" || s.restoring() && !s.restoreFailed() && c.DeletionTimestamp == nil {
+	if l.volumes == nil || c.Annotations[annotationLent] == "" || s.restoring() && !s.restoreFailed() && c.DeletionTimestamp == nil {
 		return nil
 	}
 	if err := l.volumes.Return(ctx, loan(c)); err != nil {

@@ -79,10 +79,6 @@ const AnnotationBackup = "dataprotection.kubeblocks.io/backup"
 // made of a snapshot: the operator makes that anew, and takes the annotation away.
 const AnnotationVolumeUsed = "apps.kubeblocks.io/restored-volume-used"
 
-// AnnotationLent is on a Cluster while it has a VolumeSnapshot that stands for one of
-// another namespace.
-const AnnotationLent = "apps.kubeblocks.io/lent-snapshot"
-
 // RestoredClaim is the volume of the first pod, made of a VolumeSnapshot of its namespace.
 // It is made before the StatefulSet, which finds it then.
 func RestoredClaim(c *v1alpha1.Cluster, backup, snapshot, class string, size resource.Quantity) *core.PersistentVolumeClaim {
