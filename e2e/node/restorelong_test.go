@@ -179,7 +179,6 @@ func TestOtherKubernetes(t *testing.T) {
 		k.Kubectl(t, "delete", "namespace", "young", "--timeout=180s")
 		k.Kubectl(t, "delete", "backuprepo", "offsite", "--timeout=60s")
 	})
-	// without the identity it is told what is missing, and nothing is lost
 	began := time.Now()
 	named(q, "--identity-file", key)
 	q.until(`^offsite +Ready`, "backuprepo", "list")

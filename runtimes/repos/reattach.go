@@ -69,7 +69,7 @@ func (r *Set) reattach(ctx context.Context, name string, repo *repository.Reposi
 		}
 	}
 	for _, ns := range slices.Sorted(maps.Keys(homeless)) {
-		left = append(left, fmt.Sprintf("%d backups of namespace %s, "+noNamespace, homeless[ns], ns))
+		left = append(left, fmt.Sprintf("backups of namespace %s (%d), "+noNamespace, ns, homeless[ns]))
 	}
 	var words []string
 	if len(left) > 0 {
