@@ -85,25 +85,31 @@ func (o *clusterCreate) apply(spec *v1alpha1.ClusterSpec) error {
 	if o.version != "" {
 		spec.ClusterVersionRef = o.version
 	}
-	sets, err := parseSets(o.sets)
+	var err error
+	o.asked, err = reshape(spec, o.sets)
+	return err
+}
+
+// reshape gives spec the form that --set asks for, and says which keys it has.
+func reshape(spec *v1alpha1.ClusterSpec, texts []string) (asked []string, err error) {
+	sets, err := parseSets(texts)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	o.asked = nil
 	for _, s := range sets {
-		o.asked = append(o.asked, s.key)
+		asked = append(asked, s.key)
 		var q resource.Quantity
 		switch s.key {
 		case "storage", "cpu", "memory":
 			if q, err = resource.ParseQuantity(s.value); err != nil {
-				return usage("%s: %q is not a quantity such as 20Gi or 500m", s.key, s.value)
+				return nil, usage("%s: %q is not a quantity such as 20Gi or 500m", s.key, s.value)
 			}
 		}
 		switch s.key {
 		case "replicas":
 			n, err := strconv.ParseInt(s.value, 10, 32)
 			if err != nil || n < 1 {
-				return usage("replicas: %q is not a number from 1", s.value)
+				return nil, usage("replicas: %q is not a number from 1", s.value)
 			}
 			spec.Replicas = int32(n)
 		case "storage":
@@ -115,10 +121,10 @@ func (o *clusterCreate) apply(spec *v1alpha1.ClusterSpec) error {
 		case "memory":
 			spec.Resources.Memory = &q
 		default:
-			return unknownKey(s.key, shapeKeys)
+			return nil, unknownKey(s.key, shapeKeys)
 		}
 	}
-	return nil
+	return asked, nil
 }
 
 func (o *clusterCreate) run(ctx context.Context, a *app, name string) error {

@@ -209,6 +209,7 @@ func (a *app) restoreFacts(c *v1alpha1.Cluster, r *v1alpha1.RestoreStatus) facts
 	}
 	f.add("Phase", string(r.Phase))
 	f.add("Message", r.Message)
+	f.add("Took", r.Took())
 	f.add("Planned LSN", r.PlannedLSN)
 	f.add("Reached LSN", r.ReachedLSN)
 	if r.LastKeptXID != "" {

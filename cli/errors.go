@@ -196,6 +196,14 @@ var rows = []row{
 	on("MissingWAL", func(_ *repository.MissingWALError, err error) saying {
 		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before the missing WAL, or after the next backup"}
 	}),
+	on("NoTimeline", func(_ *catalog.NoTimelineError, err error) saying {
+		s := saying{words: err.Error(), code: exitOutside, hint: "without --timeline it is the newest that holds the target"}
+		var r *restoreError
+		if errors.As(err, &r) {
+			s.next = fmt.Sprintf("kbcli cluster history %s -n %s --kind timeline", r.source.Cluster, r.source.Namespace)
+		}
+		return s
+	}),
 	on("MinimalWAL", func(_ *restore.MinimalWALError, err error) saying {
 		return saying{words: err.Error(), code: exitGap, hint: "restore to a moment before that, or to one after the next backup"}
 	}),
@@ -207,9 +215,6 @@ var rows = []row{
 	}),
 	on("NoSuperuser", func(_ *restore.NoSuperuserError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "restore to a moment when one could"}
-	}),
-	on("SmallVolume", func(_ *kubernetes.SmallVolumeError, err error) saying {
-		return saying{words: err.Error(), code: exitFailed, hint: "the new cluster asks for as much as its source does: let that grow first, or give another --set storage with cluster create --backup"}
 	}),
 	on("NoRoom", func(_ *restore.NoRoomError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: "make room on the disk of the state directory, or move it with --state-dir"}
@@ -223,6 +228,13 @@ var rows = []row{
 	}),
 	on("Memory", func(e *bounds.MemoryError, err error) saying {
 		return saying{words: err.Error(), code: exitFailed, hint: fmt.Sprintf("give it more: --memory %dMi, or spec.limits.memory of the backup policy", (e.Least+1<<20-1)>>20)}
+	}),
+	on("NoFit", func(e *runtimes.NoFitError, err error) saying {
+		s := saying{words: err.Error(), code: exitConflict}
+		if e.Set != "" {
+			s.hint = "give --set " + e.Set
+		}
+		return s
 	}),
 	on("NotEmpty", func(e *restore.NotEmptyError, err error) saying {
 		return saying{
@@ -359,10 +371,11 @@ func explain(err error) saying {
 
 // restoreError says of which source an error is, and on whose clock to show times.
 type restoreError struct {
-	source runtimes.Source
-	name   string // of the new cluster
-	show   func(catalog.Window) string
-	err    error
+	source    runtimes.Source
+	name      string // of the new cluster
+	namespace string // and its
+	show      func(catalog.Window) string
+	err       error
 }
 
 func (e *restoreError) Error() string { return e.err.Error() }

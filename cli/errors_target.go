@@ -17,7 +17,11 @@ func restoreWith(err error, target string) string {
 	if !errors.As(err, &r) {
 		return ""
 	}
-	return fmt.Sprintf("kbcli cluster restore %s --source-cluster %s -n %s %s", r.name, r.source.Cluster, r.source.Namespace, target)
+	from := r.source.Cluster
+	if r.namespace != r.source.Namespace {
+		from += " --source-namespace " + r.source.Namespace
+	}
+	return fmt.Sprintf("kbcli cluster restore %s --source-cluster %s -n %s %s", r.name, from, r.namespace, target)
 }
 
 func sayPosition(e *catalog.PositionError, err error) saying {

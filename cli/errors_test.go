@@ -38,7 +38,7 @@ func TestErrors(t *testing.T) {
 	window := func(n int) catalog.Window { return catalog.Window{From: day(n), To: day(n).Add(73 * time.Second)} }
 	target := catalog.Target{Time: day(1)}
 	of := func(err error) error {
-		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, name: "new-cluster", err: err, show: func(w catalog.Window) string {
+		return &restoreError{source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, name: "new-cluster", namespace: "default", err: err, show: func(w catalog.Window) string {
 			return (&app{zone: shanghai}).span(w.From, w.To)
 		}}
 	}
@@ -100,6 +100,7 @@ func TestErrors(t *testing.T) {
 		{"NoRestorePoint", of(&catalog.NoRestorePointError{Name: "x"})},
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x2000000, Other: "transaction 752 is committed"}},
 		{"MissingWAL", of(&repository.MissingWALError{Timeline: 1, From: 0x1000000, To: 0x2000000})},
+		{"NoTimeline", of(&catalog.NoTimelineError{Timeline: 7})},
 		{"MinimalWAL", of(&restore.MinimalWALError{LSN: 0x1000028})},
 		{"TablespaceMade", of(&restore.TablespaceMadeError{LSN: 0x1000028, Path: "/ts"})},
 		{"NotReached", &restore.NotReachedError{Planned: 0x2000000, Reached: 0x1000000}},
@@ -108,6 +109,7 @@ func TestErrors(t *testing.T) {
 		{"NotReusable", &restore.NotReusableError{Dir: "/srv/pg", Reason: "its system identifier is 1, and that of the backup 2: it is another server's"}},
 		{"NotReusable", &restore.NotReusableError{Dir: "/srv/pg", Reason: "process 4711 runs in it: a server, or who looks at it", Running: true}},
 		{"Memory", fmt.Errorf("restore: %w", &bounds.MemoryError{Limit: 8 << 20, Least: 65 << 20})},
+		{"NoFit", &runtimes.NoFitError{Reason: "storage 400Mi is too small: the restore needs 612Mi", Set: "storage=612Mi"}},
 		{"NotEmpty", &restore.NotEmptyError{Dir: "/var/lib/kubeblocks/clusters/default/my-pg/data"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "cluster my-pg", Command: "journalctl -u postgresql@15-main.service"}},
 		{"LogElsewhere", &runtimes.LogElsewhereError{Whose: "the agent"}},
@@ -148,7 +150,6 @@ func TestErrors(t *testing.T) {
 		{"Older", &kubernetes.OlderError{Pod: "shop/my-pg-postgresql-0", Release: "0.9", Topic: "history"}},
 		{"Lost", &kubernetes.LostError{Pod: "shop/my-pg-postgresql-0", Err: errors.New("command terminated with exit code 137")}},
 		{"NotGiven", &repos.NotGivenError{Repository: "nas"}},
-		{"SmallVolume", &kubernetes.SmallVolumeError{Storage: "1Gi", Have: 1 << 30, Need: 2_000_000_000}},
 		{"NoKubernetes", kube.Unreachable(errors.New(`Get "https://10.0.0.1:6443/api": dial tcp 10.0.0.1:6443: connect: connection refused`))},
 		{"Unauthorized", apierrors.NewUnauthorized("Unauthorized")},
 		{"Forbidden", apierrors.NewForbidden(cluster.GroupVersionResource().GroupResource(), "x", errors.New("User \"ann\" cannot get it"))},

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,6 @@ import (
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/pg"
-	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/humantime"
 	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -27,8 +27,10 @@ type restoring struct {
 	time, source, backup string
 	lsn, xid, point      string
 	lineage              string
-	event                string // as cluster history names them; becomes lsn and exclusive
-	atLSN                pg.LSN // lsn and xid as they were read
+	namespace            string   // of the source; empty is that of the new cluster
+	sets                 []string // what the new cluster has that its source has not
+	event                string   // as cluster history names them; becomes lsn and exclusive
+	atLSN                pg.LSN   // lsn and xid as they were read
 	atXID                pg.XID
 	latest, exclusive    bool
 	timeline             uint32
@@ -40,6 +42,7 @@ type restoring struct {
 	output               string
 
 	shape *clusterCreate // what `cluster create --backup` says of the new cluster
+	asked []string       // the keys of --set that were given
 }
 
 func newRestoreCommand(a *app) *cobra.Command {
@@ -50,7 +53,9 @@ func newRestoreCommand(a *app) *cobra.Command {
 
 The other is not touched, and may be deleted already. What will be kept and what
 will be lost is shown first, on stderr. "kbcli help restore-time" tells how a
-moment can be said.
+moment can be said. The new cluster has the size, class, replicas and resources of
+the other where that is still there, and of each what --set says instead. It may be in another namespace:
+-n is where it is made, --source-namespace where the other is or was.
 
 --delta takes a directory that holds most of the data already: that of a cluster that was
 deleted with the termination policy Halt, or data.new of a restore that failed. It becomes
@@ -64,6 +69,7 @@ identifier, or which any cluster has.`,
   kbcli cluster restore new-cluster --restore-to-name before-upgrade --source-cluster my-pg
   kbcli cluster restore new-cluster --restore-to-xid 752 --exclusive --source-cluster my-pg
   kbcli cluster restore new-cluster --backup backup-default-my-pg-20230417195547
+  kbcli cluster restore look --latest --source-cluster my-pg -n staging --source-namespace default --set replicas=1,cpu=1,memory=2Gi
   kbcli cluster restore my-pg2 --latest --source-cluster my-pg --delta /var/lib/kubeblocks/clusters/default/my-pg/data`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
@@ -85,6 +91,8 @@ identifier, or which any cluster has.`,
 	f.StringVar(&o.point, "restore-to-name", "", "the restore point, as pg_create_restore_point named it; the newest of that name")
 	f.StringVar(&o.event, "before-event", "", "just before this event of kbcli cluster history")
 	f.Uint32Var(&o.timeline, "timeline", 0, "the timeline to follow (default the newest)")
+	f.StringVar(&o.namespace, "source-namespace", "", "where the source is or was (default the namespace of the new cluster)")
+	f.StringArrayVar(&o.sets, "set", nil, "replicas=1,storage=20Gi,storageClass=…,cpu=…,memory=…")
 	f.StringVar(&o.lineage, "source-lineage", "", "of several that had the source's name: the lineage, as kbcli cluster describe-backup tells it")
 	f.BoolVar(&o.exclusive, "exclusive", false, "stop just before the target: a time, an LSN or a transaction")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be done, and do nothing")
@@ -196,13 +204,13 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	if err := a.admitName(ctx, o, name); err != nil {
 		return err
 	}
-	src, err := o.findSource(ctx, s, a.namespace)
+	src, err := o.findSource(ctx, s, cmp.Or(o.namespace, a.namespace))
 	if err != nil {
 		return err
 	}
 	p, err := o.plan(ctx, a, src, name)
 	if err != nil {
-		return &restoreError{source: src, name: name, show: func(w catalog.Window) string { return a.span(w.From, w.To) }, err: err}
+		return &restoreError{source: src, name: name, namespace: a.namespace, show: func(w catalog.Window) string { return a.span(w.From, w.To) }, err: err}
 	}
 	p.over = o.delta
 	fmt.Fprint(a.stdio.Err, p.summary())
@@ -234,9 +242,7 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 		return err
 	}
 	a.say("Cluster %s created", name)
-	if o.shape != nil {
-		a.unbound(ctx, o.shape.asked)
-	}
+	a.unbound(ctx, o.asked)
 	if !o.wait {
 		a.note("note: it is being restored; kbcli cluster describe %s -n %s shows how far it is", name, a.namespace)
 		return nil
@@ -245,33 +251,12 @@ func (o *restoring) run(ctx context.Context, a *app, name string) error {
 	return err
 }
 
-// room says why there is no place for the new cluster, before anything is fetched.
-func (o *restoring) room(ctx context.Context, a *app, p *preview, c *v1alpha1.Cluster) error {
-	rt, err := a.runtime(ctx)
-	if err != nil {
-		return err
-	}
-	if o.delta != "" {
-		over, ok := rt.(runtimes.Overwriter)
-		if !ok {
-			return usage("--delta is for one machine: on Kubernetes a restored cluster has volumes of its own")
-		}
-		return over.CheckDelta(ctx, p.plan, a.namespace, p.name, o.delta)
-	}
-	if place, ok := rt.(runtimes.Roomer); ok {
-		return place.CheckRoom(p.plan, c)
-	}
-	return nil
-}
-
 // admitName says what is wrong with the new cluster as far as it is known before the
 // source was asked.
 func (a *app) admitName(ctx context.Context, o *restoring, name string) error {
 	c := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: name}}
-	if o.shape != nil {
-		if err := o.shape.apply(&c.Spec); err != nil {
-			return err
-		}
+	if err := o.reshape(&c.Spec); err != nil {
+		return err
 	}
 	return a.admitted(ctx, c)
 }
@@ -339,7 +324,7 @@ func (o *restoring) plan(ctx context.Context, a *app, src runtimes.Source, name 
 	if o.event != "" && plan.StopLSN != o.atLSN {
 		return nil, missing("there is no event %s in the history of cluster %q", o.event, src.Cluster).then("kbcli cluster history %s -n %s", src.Cluster, src.Namespace)
 	}
-	return &preview{plan: plan, target: t, name: name, source: src.Cluster, now: now, zone: a.zone, windows: len(windows)}, nil
+	return &preview{plan: plan, target: t, name: name, source: src, namespace: a.namespace, now: now, zone: a.zone, windows: len(windows)}, nil
 }
 
 func (o *restoring) moment(ctx context.Context, a *app, now time.Time, windows []catalog.Window) (humantime.Moment, error) {
@@ -361,54 +346,6 @@ func (o *restoring) moment(ctx context.Context, a *app, now time.Time, windows [
 		return m, err
 	}
 	return humantime.Moment{Time: bare.Local.UTC(), Zone: a.zone}, nil
-}
-
-// cluster is the object that asks for the restore. It holds what the target was
-// found to mean, so that what was shown is what is done.
-func (o *restoring) cluster(ctx context.Context, s store.Store, namespace, name string, p *preview) (*v1alpha1.Cluster, error) {
-	c := &v1alpha1.Cluster{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	src, err := store.Get[*v1alpha1.Cluster](ctx, s, namespace, p.source)
-	switch {
-	case err == nil:
-		// It must hold as much as the source does, and serve as much.
-		c.Spec.Storage, c.Spec.StorageClassName = src.Spec.Storage, src.Spec.StorageClassName
-		c.Spec.Resources, c.Spec.Settings = src.Spec.Resources, src.Spec.Settings
-	case !apierrors.IsNotFound(err):
-		return nil, err
-	}
-	if o.shape != nil {
-		if err := o.shape.apply(&c.Spec); err != nil {
-			return nil, err
-		}
-	}
-	if p.plan.Major != 0 {
-		c.Spec.ClusterVersionRef = fmt.Sprintf("postgresql-%d", p.plan.Major)
-	}
-	r := &v1alpha1.RestoreSpec{
-		SourceCluster: p.source, SourceNamespace: namespace, SourceLineage: p.plan.Lineage,
-		Backup: o.backup, Latest: p.target.Latest, Exclusive: o.exclusive, Timeline: int64(o.timeline),
-		LSN: o.lsn, XID: o.xid, Name: o.point, Resolved: resolved(p.plan),
-		Delta: o.delta,
-	}
-	if r.Limits, err = o.limits.spec("download"); err != nil {
-		return nil, err
-	}
-	if p.target.Earliest {
-		r.Backup = p.plan.Backup
-	}
-	if !p.target.Time.IsZero() {
-		t := v1alpha1.MicroTimeOf(p.target.Time)
-		r.Time = &t
-	}
-	c.Spec.Restore = r
-	return c, nil
-}
-
-func resolved(p *restore.Plan) *v1alpha1.ResolvedTarget {
-	return &v1alpha1.ResolvedTarget{
-		Timeline: int64(p.Timeline), StopLSN: p.StopLSN.String(), StopInclusive: p.Inclusive,
-		Immediate: p.Immediate, EndLSN: p.EndLSN.String(), BackupName: p.Backup,
-	}
 }
 
 // judgeRestore judges a cluster that is being restored.

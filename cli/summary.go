@@ -11,17 +11,20 @@ import (
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/humantime"
+	"github.com/kbcli/kbcli/runtimes"
 )
 
 // preview is what somebody should see before a restore.
 type preview struct {
-	plan         *restore.Plan
-	target       catalog.Target
-	name, source string // the new cluster and the old
-	now          time.Time
-	zone         *time.Location
-	windows      int    // how many the source has
-	over         string // the directory that is restored over; empty for none
+	plan      *restore.Plan
+	target    catalog.Target
+	name      string // of the new cluster
+	namespace string // and its
+	source    runtimes.Source
+	now       time.Time
+	zone      *time.Location
+	windows   int    // how many the source has
+	over      string // the directory that is restored over; empty for none
 }
 
 // summary is the preview as lines, each with its end.
@@ -72,7 +75,11 @@ func (p *preview) summary() string {
 		line("Over", "%s, which becomes that of the new cluster %q; what differs in it is lost", p.over, p.name)
 		return b.String()
 	}
-	line("Into", "new cluster %q; %q is not touched", p.name, p.source)
+	name, source := p.name, p.source.Cluster
+	if p.namespace != p.source.Namespace {
+		name, source = p.namespace+"/"+name, p.source.Namespace+"/"+source
+	}
+	line("Into", "new cluster %q; %q is not touched", name, source)
 	return b.String()
 }
 

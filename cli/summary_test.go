@@ -10,6 +10,7 @@ import (
 
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/runtimes"
 )
 
 // pagePlan is the plan of the example in the manual.
@@ -72,11 +73,12 @@ func TestSummary(t *testing.T) {
 		{"tablespaces", func(p *preview) {
 			p.plan.Made = []restore.MadeTablespace{{LSN: 0x2000028, Oid: 16400, Path: "/srv/fast"}, {LSN: 0x2000128, Oid: 16401, Path: "/srv/slow"}}
 		}},
+		{"from another namespace", func(p *preview) { p.namespace = "staging" }},
 		{"UTC, just now", func(p *preview) { p.zone, p.now = time.UTC, p.plan.Time }},
 	} {
 		p := &preview{
 			plan: pagePlan(), target: catalog.Target{Time: clock("2023-04-17T11:56:40Z")},
-			name: "new-cluster", source: "my-pg", now: pageNow, zone: shanghai, windows: 1,
+			name: "new-cluster", namespace: "default", source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, now: pageNow, zone: shanghai, windows: 1,
 		}
 		c.change(p)
 		fmt.Fprintf(&got, "-- %s --\n%s", c.name, p.summary())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
@@ -37,6 +38,8 @@ func TestUsage(t *testing.T) {
 		{"cluster restore new --restore-to-xid 7 --restore-to-name x --source-cluster c", "error: --restore-to-xid and --restore-to-name are two targets: give one\n"},
 		{"cluster restore new --restore-to-name x --exclusive --source-cluster c", "error: --exclusive is only for --restore-to-time, --restore-to-lsn and --restore-to-xid\n"},
 		{"cluster restore new --backup b --timeline 2", "error: --timeline is not for --backup, which has its own\n"},
+		{"cluster restore new --latest --source-cluster c --set storage=much", "error: storage: \"much\" is not a quantity such as 20Gi or 500m\n"},
+		{"cluster restore new --latest --source-cluster c --set class=fast", "error: unknown key \"class\"\nhint: there are: replicas, storage, storageClass, cpu, memory\n"},
 		{"cluster delete-backup my-pg", "error: Missing --name as backup name.\nnext: kbcli cluster list-backup my-pg -n default\n"},
 		{"cluster create Bad_Name", "error: Cluster.apps.kubeblocks.io \"Bad_Name\" is invalid: metadata.name: \"Bad_Name\" is not a name of lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit\nhint: a name that would do: \"bad-name\"\n"},
 		{"cluster create c --set stroage=1Gi", "error: unknown key \"stroage\"\nhint: did you mean \"storage\"?\n"},
@@ -172,7 +175,7 @@ func TestRestore(t *testing.T) {
 	b.cluster("my-pg", nil)
 	b.plan = pagePlan()
 	b.windows = []catalog.Window{b.plan.Window}
-	said := (&preview{plan: b.plan, name: "new-cluster", source: "my-pg", now: pageNow, zone: shanghai, windows: 1}).summary()
+	said := (&preview{plan: b.plan, name: "new-cluster", namespace: "default", source: runtimes.Source{Namespace: "default", Cluster: "my-pg"}, now: pageNow, zone: shanghai, windows: 1}).summary()
 	line := []string{"cluster", "restore", "new-cluster", "--source-cluster", "my-pg", "--restore-to-time"}
 
 	b.want("", said, 0, append(line, "Apr 17,2023 19:56:40 UTC+0800", "--dry-run")...)
@@ -206,6 +209,8 @@ func TestRestore(t *testing.T) {
 	if diff := cmp.Diff(want, c.Spec.Restore); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+
+	b.shaped()
 
 	b.plan, b.err = nil, &catalog.OutsideWindowError{Windows: b.windows}
 	b.want("", "error: restore-to-time is out of time range, you can view the recoverable time: \n\tkbcli cluster describe my-pg -n default\n"+
@@ -332,4 +337,33 @@ func TestKubeBlocks(t *testing.T) {
 	}
 	out, _, _ = b.run("kubeblocks", "describe-config")
 	golden(t, "config.txt", out)
+}
+
+// shaped: what is restored into another namespace has its source's shape, and of it what
+// --set says instead.
+func (b *bench) shaped() {
+	b.t.Helper()
+	b.run("cluster", "restore", "look", "-n", "staging", "--source-namespace", "default", "--source-cluster", "my-pg", "--restore-to-time", "3 minutes ago",
+		"--set", "storage=70Gi,cpu=2")
+	c, err := store.Get[*v1alpha1.Cluster](b.t.Context(), b.objects, "staging", "look")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	src, err := store.Get[*v1alpha1.Cluster](b.t.Context(), b.objects, "default", "my-pg")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	want := src.Spec
+	want.Storage = resource.MustParse("70Gi")
+	cpu := resource.MustParse("2")
+	want.Resources.CPU = &cpu
+	got := c.Spec
+	if got.Restore == nil || got.Restore.SourceNamespace != "default" || got.Restore.SourceCluster != "my-pg" {
+		b.t.Errorf("it is restored from %+v", got.Restore)
+	}
+	got.Restore, got.Local, want.Local = nil, nil, nil
+	want.ClusterVersionRef = got.ClusterVersionRef
+	if diff := cmp.Diff(want, got); diff != "" {
+		b.t.Errorf("-want +got:\n%s", diff)
+	}
 }

@@ -2,7 +2,13 @@
 
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // ClusterPhase is the state of a Cluster in one word.
 type ClusterPhase string
@@ -158,8 +164,52 @@ type RestoreStatus struct {
 	FirstLostXID  string    `json:"firstLostXID,omitempty"`
 	FirstLostTime MicroTime `json:"firstLostTime,omitzero"`
 
+	// Steps are when each part of the restore began, in order. The last, Serving, is its end.
+	Steps []RestoreStep `json:"steps,omitempty"`
+
 	// Notes are for people: what differs from the source, and why.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// RestoreStep is a part of a restore.
+type RestoreStep struct {
+	// Name is Planning, Scheduling (volume and pod are made), Fetching, Recovering, Opening
+	// (what was recovered is made a cluster of its own), Starting or Serving.
+	Name      string    `json:"name"`
+	StartedAt MicroTime `json:"startedAt,omitzero"`
+}
+
+// The names of RestoreSteps that are not RestorePhases.
+const (
+	StepScheduling = "Scheduling"
+	StepOpening    = "Opening"
+	StepStarting   = "Starting"
+	StepServing    = "Serving"
+)
+
+// Begin notes that a part of the restore begins now, unless it was noted before.
+func (s *RestoreStatus) Begin(name string, now time.Time) {
+	for _, step := range s.Steps {
+		if step.Name == name {
+			return
+		}
+	}
+	s.Steps = append(s.Steps, RestoreStep{Name: name, StartedAt: MicroTimeOf(now)})
+}
+
+// Took says how long the restore took, and its parts: "9.8 s: planning 0.6 s, …". It is
+// empty before the second part.
+func (s *RestoreStatus) Took() string {
+	n := len(s.Steps)
+	if n < 2 {
+		return ""
+	}
+	var parts []string
+	for i, step := range s.Steps[:n-1] {
+		took := s.Steps[i+1].StartedAt.Sub(step.StartedAt.Time)
+		parts = append(parts, fmt.Sprintf("%s %.1f s", strings.ToLower(step.Name), took.Seconds()))
+	}
+	return fmt.Sprintf("%.1f s: %s", s.Steps[n-1].StartedAt.Sub(s.Steps[0].StartedAt.Time).Seconds(), strings.Join(parts, ", "))
 }
 
 // Progress of long work. A total of 0 is not known yet.

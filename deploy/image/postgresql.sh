@@ -30,7 +30,7 @@ localedef --list-archive 2>/dev/null | grep -qi '^en_US.utf8$' || {
 }
 
 # Python is slow to start where it cannot keep what it compiled
-python3 -m compileall -q /usr/lib/python3/dist-packages
+python3 -m compileall -q /usr/lib/python3/dist-packages /usr/lib/python3.[0-9]*
 
 rm -rf /usr/share/doc /usr/share/man /usr/share/i18n /usr/share/info /var/cache/apt /var/lib/apt/lists/* \
 	/usr/lib/postgresql/*/lib/bitcode

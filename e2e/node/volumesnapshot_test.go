@@ -20,8 +20,7 @@ func TestVolumeSnapshot(t *testing.T) {
 	install(t, k)
 	p := newPerson(t, k, "snaps")
 	p.repository("snaps")
-	k.Apply(t, `{apiVersion: extensions.kubeblocks.io/v1alpha1, kind: Addon, metadata: {name: snapshot-controller}, spec: {install: {enabled: true}}}`)
-	t.Cleanup(func() { k.Kubectl(t, "delete", "addon", "snapshot-controller", "--ignore-not-found") })
+	p.snapshots()
 
 	p.match(p.kbcli("cluster", "create", "my-pg", "--set", small), "^Cluster my-pg created$")
 	p.until(`^my-pg .* Running`, "cluster", "list")
@@ -58,6 +57,8 @@ func TestVolumeSnapshot(t *testing.T) {
 	p.own("new", "my-pg")
 	t.Log(p.jsonpath("pod", "new-postgresql-0", `{.metadata.creationTimestamp}{range .status.initContainerStatuses[*]} {.name} {.state.terminated.startedAt} {.state.terminated.finishedAt}{end}{range .status.containerStatuses[*]} {.name} {.state.running.startedAt}{end}{range .status.conditions[*]} {.type} {.lastTransitionTime}{end}`))
 
+	p.away("my-pg", first, moment)
+
 	// one that somebody deletes is not restored from
 	second := p.match(p.kbcli("cluster", "backup", "my-pg", "--type", "snapshot", "--wait"), `^Backup (backup-snaps-my-pg-\d{14}) created successfully`)
 	k.Kubectl(t, "-n", p.ns, "delete", "volumesnapshot", second)
@@ -82,6 +83,44 @@ func TestVolumeSnapshot(t *testing.T) {
 	}
 }
 
+// away: a restore into another namespace has a volume of the same snapshot of the storage,
+// which outlives what was lent for it; a volume that cannot hold the snapshot is refused.
+func (p *person) away(source, backup, moment string) {
+	p.t.Helper()
+	there := newPerson(p.t, p.k, "snapsaway")
+	p.k.Apply(p.t, `{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: tape}, provisioner: tape.example}`)
+	p.t.Cleanup(func() { p.k.Kubectl(p.t, "delete", "storageclass", "tape") })
+	words := []string{"cluster", "restore", "away", "--restore-to-time", moment, "--source-cluster", source, "--source-namespace", p.ns}
+	for set, want := range map[string]string{
+		"storage=350Mi":     "^error: storage 350Mi is too small: VolumeSnapshot " + p.ns + "/" + backup + " has 400Mi$",
+		"storageClass=tape": "^error: volumes of storage class tape are made by tape.example, and VolumeSnapshot " + p.ns + "/" + backup + " is of ",
+	} {
+		s := there.try("", append(words, "--set", set)...)
+		if s.code != 5 {
+			p.t.Errorf("%s: exit code %d", set, s.code)
+		}
+		p.match(s.err, want)
+	}
+	began := time.Now()
+	there.kbcli(append(words, "--wait", "--timeout", "4m")...)
+	p.t.Logf("away serves after %s: %s", time.Since(began), p.match(there.kbcli("cluster", "describe", "away"), `^Took: +(.*)$`))
+	if got := there.sql("away", "select count(*), count(*) filter (where pad = 'late') from t"); got != "3000|0" {
+		p.t.Errorf("the cluster in another namespace has rows %q", got)
+	}
+	if got := there.jsonpath("pvc", "data-away-postgresql-0", "{.spec.dataSource.kind} {.spec.dataSource.name}"); got != "VolumeSnapshot away-postgresql-restore" {
+		p.t.Errorf("its volume is of %q", got)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
+		left := p.k.Kubectl(p.t, "get", "volumesnapshots,volumesnapshotcontents", "-A", "-l", "dataprotection.kubeblocks.io/lent-to", "-o", "name")
+		if left == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("what was lent is still there:\n%s", left)
+		}
+	}
+}
+
 // anew: a volume on which recovery was interrupted is made of its snapshot again, with
 // the same target.
 func (p *person) anew(source, backup, moment string) {
@@ -96,7 +135,15 @@ spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, resources: {
 	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=create", "pod/anew-postgresql-0", "--timeout=120s")
 	first := p.jsonpath("pvc", "data-anew-postgresql-0", "{.metadata.uid}")
 	p.k.Kubectl(p.t, "-n", p.ns, "annotate", "cluster", "anew", specs.AnnotationVolumeUsed+"=anew-postgresql-0")
-	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=delete", "pod/anew-postgresql-0", "--timeout=120s")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		now, err := p.k.Try("", "-n", p.ns, "get", "pvc", "data-anew-postgresql-0", "-o", "jsonpath={.metadata.uid}{.metadata.deletionTimestamp}")
+		if err == nil && now != "" && !strings.HasPrefix(now, first) {
+			break
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the volume is still %s: %v", now, err)
+		}
+	}
 	p.k.Kubectl(p.t, "-n", p.ns, "wait", "--for=create", "pod/anew-postgresql-0", "--timeout=120s")
 	if got := p.jsonpath("cluster", "anew", "{.metadata.annotations."+strings.ReplaceAll(specs.AnnotationVolumeUsed, ".", "\\.")+"}"); got != "" {
 		p.t.Errorf("the wish for another volume is still there: %q", got)
@@ -107,6 +154,13 @@ spec: {storage: 400Mi, storageClassName: `+testkube.StorageClass+`, resources: {
 	}
 	p.k.Kubectl(p.t, "-n", p.ns, "patch", "cluster", "anew", "--type=merge", "-p", `{"spec":{"resources":{"cpu":null}}}`)
 	p.until(`^anew .* Running `, "cluster", "list")
+}
+
+// snapshots turns them on.
+func (p *person) snapshots() {
+	p.t.Helper()
+	p.k.Apply(p.t, `{apiVersion: extensions.kubeblocks.io/v1alpha1, kind: Addon, metadata: {name: snapshot-controller}, spec: {install: {enabled: true}}}`)
+	p.t.Cleanup(func() { p.k.Kubectl(p.t, "delete", "addon", "snapshot-controller", "--ignore-not-found") })
 }
 
 func (p *person) jsonpath(kind, name, path string) string {

@@ -191,7 +191,7 @@ func (c *Catalog) path(tli pg.TimelineID) (Path, error) {
 		return Path{h, c.inv.size}, nil
 	}
 	if tli != 1 && !slices.Contains(c.inv.timelines(), tli) {
-		return Path{}, fmt.Errorf("there is no timeline %s", tli)
+		return Path{}, &NoTimelineError{tli}
 	}
 	return Path{pg.History{Timeline: tli}, c.inv.size}, nil
 }

@@ -48,6 +48,11 @@ func (e *GapError) Error() string {
 
 const missingWAL = "its WAL is missing"
 
+// NoTimelineError says that nothing is archived of a timeline.
+type NoTimelineError struct{ Timeline pg.TimelineID }
+
+func (e *NoTimelineError) Error() string { return fmt.Sprintf("there is no timeline %s", e.Timeline) }
+
 // NoBackupError says that a backup which was named is not there.
 type NoBackupError struct{ Name string }
 

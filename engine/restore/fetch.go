@@ -93,26 +93,16 @@ func (p *Plan) CheckRoom(into Into) error {
 			return fmt.Errorf("restore: %s: %w", dir, err)
 		}
 		free := int64(st.Bavail) * st.Bsize
-		if need := p.Need(old); free < need {
+		data := p.BackupBytes
+		if p.Snapshot != "" && !p.Copied {
+			data = 0 // shared with the snapshot
+		}
+		need := p.NeedBytes - p.BackupBytes + max(data-old, 0)
+		if free < need {
 			return &NoRoomError{dir, need, free}
 		}
 		return nil
 	}
-}
-
-// Need is how many bytes there must be for the data, of which old are there already, and for
-// the WAL that waits to be replayed.
-func (p *Plan) Need(old int64) int64 {
-	size, data := int64(16<<20), p.BackupBytes
-	if p.lineage != nil {
-		size = int64(p.lineage.Info().SegmentSize)
-	} else if p.Segments > 0 {
-		size = max(size, p.WALBytes/int64(p.Segments)) // of a plan that came from elsewhere
-	}
-	if p.Snapshot != "" && !p.Copied {
-		data = 0 // shared with the snapshot
-	}
-	return max(data-old, 0) + min(int64(p.Segments), feedAhead+4)*size + 64<<20
 }
 
 // Fetch unpacks the backup of the plan. What it leaves cannot be started without

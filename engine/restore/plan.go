@@ -29,6 +29,9 @@ type Plan struct {
 	BackupTime  time.Time `json:"backupTime"` // when it ended
 	BackupBytes int64     `json:"backupBytes"`
 	StoredBytes int64     `json:"storedBytes"`
+	// NeedBytes is what a disk must have room for that the files are copied to: the backup,
+	// and the WAL that waits to be replayed.
+	NeedBytes int64 `json:"needBytes"`
 	// Snapshot is where the backup's files lie if the repository does not hold them.
 	// Copied says that they are copied from there, and not cloned, because the new
 	// server lies on another file system. A VolumeSnapshot is "VolumeSnapshot namespace/name".
@@ -159,6 +162,7 @@ func MakePlan(ctx context.Context, c *catalog.Catalog, t catalog.Target) (*Plan,
 	first, last := size.Number(r.Backup.StartLSN), size.Number(max(p.ReadLSN, 1)-1)
 	p.Segments = int(last-first) + 1
 	p.WALBytes = int64(p.EndLSN - r.Backup.StartLSN)
+	p.NeedBytes = p.BackupBytes + min(int64(p.Segments), feedAhead+4)*int64(size) + 64<<20
 	if r.Backup.Snapshot != nil {
 		p.Snapshot = r.Backup.Snapshot.String()
 	}

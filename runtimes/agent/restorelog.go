@@ -141,15 +141,30 @@ func (k *RestoreLog) Planned(ctx context.Context, p *restore.Plan) error {
 		if x := p.FirstLost; x != nil {
 			rs.FirstLostXID, rs.FirstLostTime = strconv.FormatUint(uint64(x.XID), 10), v1alpha1.MicroTimeOf(x.Time)
 		}
+		if st.Restore != nil {
+			rs.Steps = st.Restore.Steps
+		}
+		rs.Begin(string(rs.Phase), k.Clock())
 		st.Restore = rs
 	})
 }
 
 // Phase tells how far the restore has come. A failure to tell does not stop it.
 func (k *RestoreLog) Phase(ctx context.Context, phase v1alpha1.RestorePhase) {
+	k.mark(ctx, string(phase), func(r *v1alpha1.RestoreStatus) { r.Phase = phase })
+}
+
+// Step tells that a part of the restore begins that is no phase of its own.
+func (k *RestoreLog) Step(ctx context.Context, name string) {
+	k.mark(ctx, name, func(*v1alpha1.RestoreStatus) {})
+}
+
+func (k *RestoreLog) mark(ctx context.Context, step string, change func(*v1alpha1.RestoreStatus)) {
+	now := k.Clock()
 	err := k.status(ctx, func(st *v1alpha1.ClusterStatus) {
 		if st.Restore != nil {
-			st.Restore.Phase = phase
+			change(st.Restore)
+			st.Restore.Begin(step, now)
 		}
 	})
 	if err != nil && ctx.Err() == nil {
@@ -200,6 +215,7 @@ func (k *RestoreLog) Reached(ctx context.Context, spec *v1alpha1.RestoreSpec, p 
 		}
 		rs.Phase, rs.Progress = v1alpha1.RestoreCompleted, nil
 		rs.ReachedLSN = reached.LSN.String()
+		rs.Begin(v1alpha1.StepStarting, k.Clock())
 		rs.Notes = append([]string{
 			fmt.Sprintf("accounts and passwords are those of cluster %s at %s", spec.SourceCluster, p.Time.UTC().Format("2006-01-02 15:04:05.999999 MST")),
 		}, reached.Notes...)

@@ -45,6 +45,7 @@ var (
 	_ runtimes.LogReader      = (*Runtime)(nil)
 	_ runtimes.FarKeeper      = (*Runtime)(nil)
 	_ runtimes.EndpointLister = (*Runtime)(nil)
+	_ runtimes.Fitter         = (*Runtime)(nil)
 )
 
 // Open reads the kubeconfig. It asks the API server nothing.

@@ -3,14 +3,19 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/restore"
+	"github.com/kbcli/kbcli/runtimes"
 	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/store"
 )
@@ -66,6 +71,38 @@ func (r *Runtime) noSnapshots(ctx context.Context, c *v1alpha1.Cluster) string {
 	return why
 }
 
+// Needs asks the VolumeSnapshot of the plan's backup how large it is and whose.
+func (r *Runtime) Needs(ctx context.Context, p *restore.Plan, class string) (runtimes.Needs, string, error) {
+	need := runtimes.NeedsOf(p)
+	if place, ok := strings.CutPrefix(p.Snapshot, volumesnapshots.Kind+" "); ok {
+		set, err := volumesnapshots.New(r.config)
+		if err != nil {
+			return need, "", err
+		}
+		source, err := set.Source(ctx, place)
+		if unseen(err) != nil {
+			return need, "", err
+		}
+		need = runtimes.Needs{Bytes: source.Size.Value(), Snapshot: p.Snapshot, Driver: source.Driver, Class: source.StorageClass}
+	}
+	driver, err := r.driver(ctx, cmp.Or(class, need.Class))
+	var none *noClassError
+	if errors.As(err, &none) {
+		return need, "", &runtimes.NoFitError{Reason: err.Error()}
+	}
+	return need, driver, unseen(err)
+}
+
+// noClassError says that there is no storage class of a name, or no default one.
+type noClassError struct{ class string }
+
+func (e *noClassError) Error() string {
+	if e.class == "" {
+		return "there is no default storage class"
+	}
+	return fmt.Sprintf("there is no storage class %q", e.class)
+}
+
 // driver is that of a storage class, or with an empty name of the default one.
 func (r *Runtime) driver(ctx context.Context, class string) (string, error) {
 	var l storagev1.StorageClassList
@@ -77,8 +114,5 @@ func (r *Runtime) driver(ctx context.Context, class string) (string, error) {
 			return s.Provisioner, nil
 		}
 	}
-	if class == "" {
-		return "", fmt.Errorf("there is no default storage class")
-	}
-	return "", fmt.Errorf("there is no storage class %q", class)
+	return "", &noClassError{class}
 }

@@ -108,6 +108,9 @@ func (k *keeper) phase(ctx context.Context, p v1alpha1.ClusterPhase, reason, mes
 	err = k.status(ctx, func(s *v1alpha1.ClusterStatus) {
 		s.Phase, s.Reason, s.Message, s.ObservedGeneration = p, reason, message, generation
 		agent.Ready(s, generation, k.r.clock())
+		if p == v1alpha1.ClusterRunning && s.Restore != nil && s.Restore.Phase == v1alpha1.RestoreCompleted {
+			s.Restore.Begin(v1alpha1.StepServing, k.r.clock())
+		}
 	})
 	if err == nil {
 		k.tellPhase(was, p, reason, message)

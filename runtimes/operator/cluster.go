@@ -33,9 +33,10 @@ import (
 const clusterFinalizer = "apps.kubeblocks.io/server"
 
 const (
-	busyInterval = 2 * time.Second  // while something is under way
-	idleInterval = 30 * time.Second // what no watch tells: secrets of repositories, classes
-	policyDelay  = 10 * time.Second // how long whoever makes a Cluster has for making its policy
+	busyInterval = 2 * time.Second        // while something is under way
+	idleInterval = 30 * time.Second       // what no watch tells: secrets of repositories, classes
+	lendInterval = 300 * time.Millisecond // no watch tells of VolumeSnapshots
+	policyDelay  = 10 * time.Second       // how long whoever makes a Cluster has for making its policy
 )
 
 // clusterLoop brings Clusters into line. It is used from many goroutines, one a cluster.
@@ -110,24 +111,35 @@ func (l *clusterLoop) claim(ctx context.Context, c *v1alpha1.Cluster) (*v1alpha1
 
 // bring makes what the cluster is made of, one after the other, and says how it stands.
 func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile.Result, error) {
-	if err := l.bringParts(ctx, c); err != nil {
-		return l.failed(ctx, c, err)
-	}
 	s, err := l.look(ctx, c)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	l.tellEndings(c, s.pods)
+	wait, err := l.bringRestored(ctx, s)
+	if err != nil {
+		return l.failed(ctx, c, err)
+	}
+	if err := l.giveBack(ctx, s); err != nil {
+		return reconcile.Result{}, err
+	}
+	c = s.cluster
+	if wait != "" {
+		again := busyInterval
+		if c.Annotations[annotationLent] != "" {
+			again = lendInterval
+		}
+		return reconcile.Result{RequeueAfter: again}, l.say(ctx, c, state{v1alpha1.ClusterRestoring, "Planning", wait})
+	}
+	if s.restoreFailed() && s.set == nil {
+		return reconcile.Result{}, l.say(ctx, c, s.judge()) // nothing was made, and nothing is
+	}
+	if err := l.bringParts(ctx, c); err != nil {
+		return l.failed(ctx, c, err)
+	}
 	if err := l.handKeys(ctx, s); err != nil {
 		return reconcile.Result{}, err
 	}
-	if wait, err := l.bringVolume(ctx, s); err != nil || wait != "" {
-		if err != nil {
-			return l.failed(ctx, c, err)
-		}
-		return reconcile.Result{RequeueAfter: busyInterval}, l.say(ctx, s.cluster, state{v1alpha1.ClusterRestoring, "Volume", wait})
-	}
-	c = s.cluster
 	trouble, err := l.growVolumes(ctx, s)
 	if err != nil {
 		return l.failed(ctx, c, err)
@@ -144,6 +156,10 @@ func (l *clusterLoop) bring(ctx context.Context, c *v1alpha1.Cluster) (reconcile
 	if err := l.bringPolicy(ctx, c); err != nil {
 		return reconcile.Result{}, err
 	}
+	if err := l.serves(ctx, s); err != nil {
+		return reconcile.Result{}, err
+	}
+	c = s.cluster
 	st := s.judge()
 	if trouble != "" {
 		if st.message != "" {

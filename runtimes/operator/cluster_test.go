@@ -288,6 +288,8 @@ func TestCluster(t *testing.T) {
 	t.Run("Restart", w.testRestart)
 	t.Run("Refused", w.testRefused)
 	t.Run("Restore", w.testRestore)
+	t.Run("InTheWay", w.testInTheWay)
+	t.Run("UnknownSource", w.testUnknownSource)
 	t.Run("Volumes", w.testVolumes)
 	t.Run("Delete", w.testDelete)
 	t.Run("Keys", w.testKeys)
@@ -396,8 +398,9 @@ func (w *world) testRestore(t *testing.T) {
 	w.create(t, ns, "c", func(c *v1alpha1.Cluster) {
 		c.Spec.Replicas, c.Spec.Restore = 3, &v1alpha1.RestoreSpec{SourceCluster: "old", Latest: true}
 	})
-	w.phase(t, ns, "c", v1alpha1.ClusterRestoring)
+	w.planned(t, ns, "c")
 	w.set(t, ns, "c", 1)
+	w.phase(t, ns, "c", v1alpha1.ClusterRestoring)
 	if text := get(t, w, ns, specs.StatefulSetName("c"), &core.ConfigMap{}).Data["patroni.yml"]; strings.Contains(text, "initdb") {
 		t.Error("a restored cluster may be made empty")
 	}

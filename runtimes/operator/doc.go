@@ -22,6 +22,8 @@
 // A volume is removed only with its cluster, and only where the termination policy says
 // so. A cluster's pods are given the keys of the repositories that it uses, and of no other:
 // where its policies send backups, where its backups lie, and while it is restored those of
-// its source. A pod is ended only when all others serve, or when it does not serve itself. Where
+// its source. What a restore's target means is found out before anything is made for it, and
+// one that cannot be says why and makes nothing; no volume that was there before its cluster
+// is taken for restored data, or goes with that cluster. A pod is ended only when all others serve, or when it does not serve itself. Where
 // data is missing that was there, no empty server is made in its place.
 package operator

@@ -79,6 +79,7 @@ func (w *world) testKeys(t *testing.T) {
 	w.create(t, ns, "new", func(c *v1alpha1.Cluster) {
 		c.Spec.Restore = &v1alpha1.RestoreSpec{SourceCluster: "source", Latest: true}
 	})
+	w.planned(t, ns, "new")
 	has("new", "one", "one-ca", "three", "two")
 	_, err = store.MutateStatus(t.Context(), w.objects, ns, "new", func(c *v1alpha1.Cluster) error {
 		c.Status.Restore = &v1alpha1.RestoreStatus{Phase: v1alpha1.RestoreCompleted}
@@ -92,5 +93,6 @@ func (w *world) testKeys(t *testing.T) {
 	// of a source that nobody remembers nobody knows where it lies
 	policy("blind", "three")
 	w.create(t, ns, "blind", func(c *v1alpha1.Cluster) { c.Spec.Restore = &v1alpha1.RestoreSpec{SourceCluster: "gone", Latest: true} })
+	w.planned(t, ns, "blind")
 	has("blind", "one", "one-ca", "three", "two")
 }

@@ -48,6 +48,10 @@ func (l *clusterLoop) remove(ctx context.Context, c *v1alpha1.Cluster) (reconcil
 	if gone, err := l.endPods(ctx, s); err != nil || !gone {
 		return again, err
 	}
+	if err := l.giveBack(ctx, s); err != nil {
+		return again, err
+	}
+	c = s.cluster
 	if err := l.repos.EndBackups(ctx, c); err != nil {
 		return again, err
 	}
@@ -57,7 +61,14 @@ func (l *clusterLoop) remove(ctx context.Context, c *v1alpha1.Cluster) (reconcil
 		}
 	}
 	if c.Spec.TerminationPolicy != v1alpha1.TerminationHalt {
+		var kept []string
+		if c.Spec.Restore != nil { // they were in its way, and are not its own
+			kept = s.earlier()
+		}
 		for i := range s.claims {
+			if slices.Contains(kept, s.claims[i].Name) {
+				continue
+			}
 			if err := l.drop(ctx, &s.claims[i]); err != nil {
 				return again, fmt.Errorf("delete volume %s: %w", s.claims[i].Name, err)
 			}

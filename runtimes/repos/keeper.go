@@ -26,6 +26,7 @@ import (
 const (
 	probeInterval     = 15 * time.Second // how often an idle repository is asked whether it is there
 	inventoryInterval = time.Hour        // how often what it holds is compared with the objects
+	homelessInterval  = time.Minute      // the same, while some of it has no namespace to be in
 	failedInterval    = 10 * time.Second // how often one that failed is tried again
 )
 
@@ -151,7 +152,8 @@ func (k *repoKeeper) look(ctx context.Context) error {
 // holds.
 func (k *repoKeeper) attach(ctx context.Context, o *v1alpha1.BackupRepo) error {
 	now := time.Now() // not the clock of backups: it counts seconds between looks
-	compare := k.attached != o.Generation || now.Sub(k.inventory) >= inventoryInterval || k.strays(ctx)
+	compare := k.attached != o.Generation || now.Sub(k.inventory) >= inventoryInterval || k.strays(ctx) ||
+		strings.Contains(k.message, noNamespace) && now.Sub(k.inventory) >= homelessInterval
 	if !compare && now.Sub(k.probed) < probeInterval {
 		return nil
 	}

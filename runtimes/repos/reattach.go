@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,7 @@ func (r *Set) reattach(ctx context.Context, name string, repo *repository.Reposi
 		return "", err
 	}
 	var left []string
+	homeless := map[string]int{}              // backups by the namespace that is not here
 	held := map[types.NamespacedName]string{} // the lineage of each backup that is there
 	lineages, err := repo.Lineages(ctx)
 	if left, err = setAside(left, err); err != nil {
@@ -54,6 +56,10 @@ func (r *Set) reattach(ctx context.Context, name string, repo *repository.Reposi
 		for _, m := range manifests {
 			held[types.NamespacedName{Namespace: l.Info().Namespace, Name: m.Name}] += l.Info().ID + "/"
 			why, err := r.reattachOne(ctx, name, l, m, known)
+			if errors.Is(err, errNoNamespace) {
+				homeless[l.Info().Namespace]++
+				continue
+			}
 			if err != nil {
 				return "", fmt.Errorf("bring back backup %s: %w", m.Name, err)
 			}
@@ -61,6 +67,9 @@ func (r *Set) reattach(ctx context.Context, name string, repo *repository.Reposi
 				left = append(left, why)
 			}
 		}
+	}
+	for _, ns := range slices.Sorted(maps.Keys(homeless)) {
+		left = append(left, fmt.Sprintf("backups of namespace %s (%d), "+noNamespace, ns, homeless[ns]))
 	}
 	var words []string
 	if len(left) > 0 {
@@ -72,6 +81,13 @@ func (r *Set) reattach(ctx context.Context, name string, repo *repository.Reposi
 	}
 	return strings.Join(words, "; "), err
 }
+
+// noNamespace is said of backups for which errNoNamespace holds.
+const noNamespace = "which is not here: make it, and they come within a minute"
+
+// errNoNamespace says that a Backup's namespace is not there, as in another Kubernetes than
+// the one that took it.
+var errNoNamespace = errors.New("there is no such namespace")
 
 // missing names what Backups say that the repository holds, and it does not.
 func (r *Set) missing(ctx context.Context, name string, known map[types.NamespacedName]*v1alpha1.Backup, lineages []*repository.Lineage, held map[types.NamespacedName]string) ([]string, error) {
@@ -141,6 +157,9 @@ func (r *Set) reattachOne(ctx context.Context, repoName string, l *repository.Li
 		err := r.Objects.Create(ctx, b)
 		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 			return fmt.Sprintf("backup %s of lineage %s: %v", m.Name, info.ID, err), nil
+		}
+		if apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, "NamespaceTerminating") {
+			return "", errNoNamespace
 		}
 		if apierrors.IsAlreadyExists(err) {
 			return "", nil // somebody made one since, and the backup with it

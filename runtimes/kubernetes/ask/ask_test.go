@@ -182,6 +182,7 @@ func TestFaults(t *testing.T) {
 		&catalog.OutsideWindowError{Target: target, Windows: []catalog.Window{window}, Elsewhere: []catalog.Window{window}, ClockSetBack: true},
 		&catalog.GapError{Target: target, Before: window, After: window, Gap: &repository.Gap{Reason: "the spool was full"}},
 		&catalog.NoBackupError{Name: "b"},
+		&catalog.NoTimelineError{Timeline: 7},
 		&catalog.PositionError{LSN: 0x1000000, After: 0x2000188, Backup: "b", Consistent: 0x2000110, End: 0x3000000},
 		&catalog.TransactionError{XID: 752, State: catalog.XactPrepared, GID: "g 1", LSN: 0x2000188},
 		&catalog.NoRestorePointError{Name: "x", Known: []string{"y"}, At: moment},

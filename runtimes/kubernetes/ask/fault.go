@@ -50,6 +50,7 @@ var faults = []fault{
 	faultFor[*catalog.OutsideWindowError]("OutsideWindow"),
 	faultFor[*catalog.GapError]("Gap"),
 	faultFor[*catalog.NoBackupError]("NoBackup"),
+	faultFor[*catalog.NoTimelineError]("NoTimeline"),
 	faultFor[*catalog.PositionError]("Position"),
 	faultFor[*catalog.TransactionError]("Transaction"),
 	faultFor[*catalog.NoRestorePointError]("NoRestorePoint"),

@@ -34,6 +34,9 @@
 // recovery has begun. A volume on which it was interrupted is asked for anew: the
 // Cluster's annotation says so until the operator has made it.
 //
+// The note stands beside fetched files too: data that it does not speak of are another's, and
+// nothing is restored over them.
+//
 // Prepare restores in the first pod, once. After a crash it begins anew, unless the data
 // directory has come to its place, which it does whole. A failure that would be the same
 // the next time is told in the Cluster and is final; one of a store that does not answer

@@ -43,7 +43,6 @@ func (o Options) Open(ctx context.Context) (Options, func(), error) {
 	if o.Volumes, err = volumesnapshots.New(config); err != nil {
 		return o, nil, err
 	}
-	o.Volumes = o.Volumes.In(o.Namespace)
 	o.Event = func(object string, t runtimes.EventType, reason, message string) {
 		kind, name, _ := strings.Cut(object, "/")
 		k, ok := v1alpha1.LookupKind(kind)

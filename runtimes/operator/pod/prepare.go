@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -65,7 +66,10 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 	if err != nil {
 		return err
 	}
-	if c.Spec.Restore == nil || specs.Ordinal(o.Cluster, o.Pod) != 0 || c.Status.Restore != nil && c.Status.Restore.Phase == v1alpha1.RestoreCompleted {
+	if c.Spec.Restore == nil {
+		return fitsImage(at, c)
+	}
+	if specs.Ordinal(o.Cluster, o.Pod) != 0 || c.Status.Restore != nil && c.Status.Restore.Phase == v1alpha1.RestoreCompleted {
 		return nil // an empty directory is Patroni's to fill: from the primary, or from nothing where that may be
 	}
 	if r := c.Status.Restore; r != nil && r.Phase == v1alpha1.RestoreFailed {
@@ -86,6 +90,22 @@ func Prepare(ctx context.Context, o Options, at Places, pw Passwords) error {
 		return err // the kubelet tries again, and the operator tells what it says meanwhile
 	}
 	return errors.Join(err, w.fail(ctx, err))
+}
+
+// fitsImage says why the data that a volume has cannot be run by the image: those of a
+// cluster that was halted, and was of another release than the one that takes them up.
+func fitsImage(at Places, c *v1alpha1.Cluster) error {
+	b, err := os.ReadFile(filepath.Join(at.Data, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if have := strings.TrimSpace(string(b)); have != strconv.Itoa(specs.Major(c)) {
+		return fmt.Errorf("the volume holds data of PostgreSQL %s, and the cluster is to be %s: make it with --cluster-version postgresql-%s", have, c.Spec.ClusterVersionRef, have)
+	}
+	return nil
 }
 
 // errOtherImage says that the pod is about to be made anew with the image that the data
@@ -140,16 +160,14 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 		}
 		return fmt.Errorf("the image of PostgreSQL has no release %d: %w", p.Major, err)
 	}
-	var taken *takenVolume
-	if p.OfVolume() {
-		if taken, err = openTaken(w.at, string(c.UID), p.Backup); err != nil {
-			return err
-		}
+	taken, err := openTaken(w.at, string(c.UID), p)
+	if err != nil {
+		return err
 	}
 	if taken.used() {
 		return errors.Join(errUsedVolume, w.askForVolume(ctx))
 	}
-	if _, err := os.Stat(filepath.Join(w.at.Data, "PG_VERSION")); err == nil && (taken == nil || taken.Recovering) {
+	if taken.done() {
 		return w.log.Reached(ctx, spec, p, &restore.Reached{LSN: p.EndLSN}) // it was there when the last try ended
 	}
 	reached, err := w.recover(ctx, p, taken)
@@ -179,7 +197,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 	}
 	tmp := w.at.Data + ".new"
 	old := []string{tmp, w.at.Recovery, w.at.Tablespaces}
-	if taken != nil {
+	if taken.OfVolume {
 		old = []string{w.at.Recovery}
 	}
 	for _, dir := range old {
@@ -191,7 +209,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 	if err := emptyDirectory(w.at.Spool); err != nil {
 		return nil, err
 	}
-	if len(p.Tablespaces) > 0 {
+	if p.HasTablespaces() {
 		if err := os.MkdirAll(w.at.Tablespaces, 0o700); err != nil {
 			return nil, err
 		}
@@ -210,7 +228,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 		DataDirectory: tmp, Tablespaces: w.at.Tablespaces, UID: w.at.UID, GID: w.at.GID, Jobs: runtime.NumCPU(),
 		Progress: func(d, t int64) { done.Store(d); total.Store(t) },
 	}
-	if taken != nil {
+	if taken.OfVolume {
 		into.Volume = w.at.Volume
 	}
 	if err := p.Fetch(ctx, into); err != nil {
@@ -229,6 +247,7 @@ func (w *work) recover(ctx context.Context, p *restore.Plan, taken *takenVolume)
 		return nil, err
 	}
 	stop()
+	w.log.Step(ctx, v1alpha1.StepOpening)
 	if err := adopt(tmp); err != nil {
 		return nil, err
 	}

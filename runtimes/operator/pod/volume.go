@@ -13,6 +13,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/repository"
+	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -37,36 +38,57 @@ func (g given) Reach(m *repository.Manifest) error {
 
 func (given) Remove(context.Context, string, *repository.Manifest) error { return errNotGiven }
 
-// takenVolume is a volume that was made of a snapshot, and how far this restore is with
-// it. A volume can hold the note of another cluster, which was restored before it was
+// takenVolume is the volume of a restore, and how far that is with it. A volume that was
+// made of a snapshot can hold the note of another cluster, which was restored before it was
 // snapshotted.
 type takenVolume struct {
 	Cluster    string `json:"cluster"` // its UID
 	Backup     string `json:"backup"`
-	Recovering bool   `json:"recovering"` // the files are no longer those of the backup
+	OfVolume   bool   `json:"ofVolume,omitempty"` // made of the backup's snapshot
+	Recovering bool   `json:"recovering"`         // the files are no longer those of the backup
 
-	note, temporary string // paths
+	note, data, temporary string // paths
 }
 
 const takenNote = "restored-from.json"
 
-// openTaken begins with a volume, or goes on. cluster is the UID.
-func openTaken(at Places, cluster, backup string) (*takenVolume, error) {
+// OtherDataError says that a volume holds what this restore did not put there.
+type OtherDataError struct{ Directory string }
+
+func (e *OtherDataError) Error() string {
+	return fmt.Sprintf("%s holds the data of another cluster, and nothing is restored over data: give the new cluster another name, or delete its volumes", e.Directory)
+}
+
+// openTaken begins with a volume, or goes on. cluster is the UID. Data that neither this
+// restore made nor the snapshot holds is not touched: an *OtherDataError.
+func openTaken(at Places, cluster string, p *restore.Plan) (*takenVolume, error) {
+	return takeVolume(at, takenVolume{Cluster: cluster, Backup: p.Backup, OfVolume: p.OfVolume()})
+}
+
+func takeVolume(at Places, now takenVolume) (*takenVolume, error) {
 	note := filepath.Join(at.Volume, takenNote)
 	t := &takenVolume{}
 	b, err := os.ReadFile(note)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if err == nil && json.Unmarshal(b, t) != nil || t.Cluster != cluster || t.Backup != backup {
-		t = &takenVolume{Cluster: cluster, Backup: backup}
+	if err == nil && json.Unmarshal(b, t) != nil || t.Cluster != now.Cluster || t.Backup != now.Backup || t.OfVolume != now.OfVolume {
+		if holdsData(at.Data) && !now.OfVolume {
+			return nil, &OtherDataError{at.Data}
+		}
+		t = &now
 		// what an interrupted restore of the source left, and was snapshotted with it
 		if err := os.RemoveAll(at.Data + ".new"); err != nil {
 			return nil, err
 		}
 	}
-	t.note, t.temporary = note, at.Data+".new"
+	t.note, t.data, t.temporary = note, at.Data, at.Data+".new"
 	return t, t.write()
+}
+
+func holdsData(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, "PG_VERSION"))
+	return err == nil
 }
 
 func (t *takenVolume) write() error {
@@ -82,18 +104,18 @@ func (t *takenVolume) write() error {
 
 // used tells that an earlier try recovered, and did not come to its end.
 func (t *takenVolume) used() bool {
-	if t == nil || !t.Recovering {
+	if !t.OfVolume || !t.Recovering {
 		return false
 	}
 	_, err := os.Stat(t.temporary)
 	return err == nil
 }
 
+// done tells that an earlier try came to its end.
+func (t *takenVolume) done() bool { return t.Recovering && holdsData(t.data) }
+
 // recovers notes that the files are about to change.
 func (t *takenVolume) recovers() error {
-	if t == nil {
-		return nil
-	}
 	t.Recovering = true
 	return t.write()
 }

@@ -20,7 +20,7 @@ func TestTakenVolume(t *testing.T) {
 	left := at.Data + ".new"
 	open := func(cluster, backup string) *takenVolume {
 		t.Helper()
-		v, err := openTaken(at, cluster, backup)
+		v, err := takeVolume(at, takenVolume{Cluster: cluster, Backup: backup, OfVolume: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,10 @@ func TestTakenVolume(t *testing.T) {
 	if err := os.Rename(left, at.Data); err != nil {
 		t.Fatal(err)
 	}
-	if v := open("two", "b2"); v.used() || !v.Recovering {
+	if err := os.WriteFile(filepath.Join(at.Data, "PG_VERSION"), []byte("15\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if v := open("two", "b2"); v.used() || !v.done() {
 		t.Error("what is done is not known")
 	}
 	if err := os.WriteFile(filepath.Join(dir, takenNote), []byte("{"), 0o600); err != nil {
@@ -77,9 +80,60 @@ func TestTakenVolume(t *testing.T) {
 	if v := open("two", "b2"); v.Recovering {
 		t.Error("a torn note is read")
 	}
-	var none *takenVolume
-	if none.used() || none.recovers() != nil {
-		t.Error("without a volume there is something")
+}
+
+// Files that are fetched are fetched again after a crash, and never over another's data.
+func TestFetchedVolume(t *testing.T) {
+	dir := t.TempDir()
+	at := Places{Volume: dir, Data: filepath.Join(dir, "data")}
+	open := func(cluster string) (*takenVolume, error) {
+		return takeVolume(at, takenVolume{Cluster: cluster, Backup: "b1"})
+	}
+	v, err := open("one")
+	if err != nil || v.used() || v.done() {
+		t.Fatalf("an empty volume: %+v, %v", v, err)
+	}
+	if err := errors.Join(v.recovers(), os.MkdirAll(v.temporary, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = open("one"); err != nil || v.used() || v.done() {
+		t.Errorf("interrupted: %+v, %v", v, err)
+	}
+	if err := errors.Join(os.Rename(v.temporary, at.Data), os.WriteFile(filepath.Join(at.Data, "PG_VERSION"), []byte("15\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = open("one"); err != nil || !v.done() {
+		t.Errorf("done: %+v, %v", v, err)
+	}
+	var other *OtherDataError
+	if _, err := open("two"); !errors.As(err, &other) || !holdsData(at.Data) {
+		t.Errorf("another's data: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, takenNote)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open("one"); !errors.As(err, &other) {
+		t.Errorf("data of which nobody knows: %v", err)
+	}
+}
+
+// A cluster that takes up the data of a halted one is of the same release.
+func TestFitsImage(t *testing.T) {
+	at := Places{Data: t.TempDir()}
+	c := &v1alpha1.Cluster{}
+	c.Spec.ClusterVersionRef = "postgresql-15"
+	if err := fitsImage(at, c); err != nil {
+		t.Errorf("an empty volume: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(at.Data, "PG_VERSION"), []byte("15\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := fitsImage(at, c); err != nil {
+		t.Error(err)
+	}
+	c.Spec.ClusterVersionRef = "postgresql-17"
+	if err := fitsImage(at, c); err == nil || err.Error() != "the volume holds data of PostgreSQL 15, and the cluster is to be postgresql-17: make it with --cluster-version postgresql-15" {
+		t.Errorf("another release: %v", err)
 	}
 }
 

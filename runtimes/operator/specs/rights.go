@@ -80,6 +80,7 @@ func operatorRights() []Right {
 		{data, []string{"backuppolicies", "backuppolicies/status", "backups", "backups/status", "backuprepos", "backuprepos/status"}, nil, all, "operator: policies of new clusters, backups that a repository holds, states of repositories; agents"},
 		{ext, []string{"addons", "addons/status"}, nil, all, "operator: turns addons on and off; agents"},
 		{"snapshot.storage.k8s.io", []string{"volumesnapshots"}, nil, []string{"create", "delete", "get", "list", "watch"}, "operator: a volume from a snapshot; removes those of deleted backups; agents"},
+		{"snapshot.storage.k8s.io", []string{"volumesnapshotcontents"}, nil, []string{"create", "delete", "get"}, "operator: a volume from a snapshot of another namespace"},
 		{"snapshot.storage.k8s.io", []string{"volumesnapshotclasses"}, nil, []string{"get", "list", "watch"}, "agents: find the class for a volume's driver"},
 	}, addonRights()...)
 }

@@ -17,5 +17,6 @@
 // then becomes of the storage says the deletionPolicy of its class.
 //
 // A claim is made in the namespace of its snapshot: Kubernetes has no other way that is
-// on by default.
+// on by default. For another namespace a VolumeSnapshot is lent: one that was provisioned
+// beforehand, of the same snapshot of the storage, which it retains when it goes.
 package volumesnapshots

@@ -29,6 +29,7 @@ const Kind = "VolumeSnapshot"
 
 var (
 	snapshots = schema.GroupVersionResource{Group: Group, Version: "v1", Resource: "volumesnapshots"}
+	contents  = schema.GroupVersionResource{Group: Group, Version: "v1", Resource: "volumesnapshotcontents"}
 	classes   = schema.GroupVersionResource{Group: Group, Version: "v1", Resource: "volumesnapshotclasses"}
 	claims    = schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
 )
@@ -47,8 +48,7 @@ const askTimeout = 10 * time.Second
 
 // Set are the VolumeSnapshots of one Kubernetes. It is safe for use by many goroutines.
 type Set struct {
-	api       dynamic.Interface
-	namespace string // only of this one volumes can be made; empty: of any
+	api dynamic.Interface
 
 	mu   sync.Mutex
 	last map[string]error // by the snapshot's number: what was found last
@@ -63,18 +63,6 @@ func New(config *rest.Config) (*Set, error) {
 		return nil, fmt.Errorf("open the Kubernetes API: %w", err)
 	}
 	return &Set{api: api, last: map[string]error{}}, nil
-}
-
-// In are those that volumes of a namespace can be made of.
-func (s *Set) In(namespace string) *Set {
-	return &Set{api: s.api, namespace: namespace, last: map[string]error{}}
-}
-
-// OtherNamespaceError says that a snapshot is there, and where no volume can be made of it.
-type OtherNamespaceError struct{ Snapshot, Namespace string }
-
-func (e *OtherNamespaceError) Error() string {
-	return fmt.Sprintf("volumes of namespace %s cannot be made of a VolumeSnapshot of namespace %s: restore there, or from a backup of type datafile", e.Namespace, e.Snapshot)
 }
 
 // Reach is nil if volumes can be made of a backup's snapshot; it is what
@@ -95,10 +83,6 @@ func (s *Set) Reach(m *repository.Manifest) error {
 
 // look says why a snapshot cannot be had, and whether that is sure.
 func (s *Set) look(ctx context.Context, m *repository.Manifest) (err error, sure bool) {
-	ns, _, _ := strings.Cut(m.Snapshot.VolumeSnapshot, "/")
-	if s.namespace != "" && ns != s.namespace {
-		return &OtherNamespaceError{ns, s.namespace}, true
-	}
 	o, err := s.get(ctx, m.Snapshot.VolumeSnapshot)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -168,22 +152,22 @@ func (s *Set) remove(ctx context.Context, place, lineage, backup string) (gone b
 
 // Source is what a claim is made with that is to hold what a snapshot has.
 type Source struct {
-	Name         string            // of the VolumeSnapshot, in the claim's namespace
+	Place        string            // of the VolumeSnapshot: "namespace/name"
 	Size         resource.Quantity // the least that the claim must ask for
 	StorageClass string            // of the volume that was snapshotted
 	Driver       string
 }
 
-// Source of the snapshot of a backup that Reach says is there.
-func (s *Set) Source(ctx context.Context, m *repository.Manifest) (Source, error) {
-	o, err := s.get(ctx, m.Snapshot.VolumeSnapshot)
+// Source of a VolumeSnapshot, "namespace/name", of which Reach says that it is there.
+func (s *Set) Source(ctx context.Context, place string) (Source, error) {
+	o, err := s.get(ctx, place)
 	if err != nil {
-		return Source{}, fmt.Errorf("read VolumeSnapshot %s: %w", m.Snapshot.VolumeSnapshot, err)
+		return Source{}, fmt.Errorf("read VolumeSnapshot %s: %w", place, err)
 	}
-	out := Source{Name: o.GetName(), StorageClass: o.GetAnnotations()[annotationStorage], Driver: o.GetAnnotations()[annotationDriver]}
+	out := Source{Place: place, StorageClass: o.GetAnnotations()[annotationStorage], Driver: o.GetAnnotations()[annotationDriver]}
 	if text, ok, err := unstructured.NestedString(o.Object, "status", "restoreSize"); err == nil && ok {
 		if out.Size, err = resource.ParseQuantity(text); err != nil {
-			return out, fmt.Errorf("the size of VolumeSnapshot %s: %w", m.Snapshot.VolumeSnapshot, err)
+			return out, fmt.Errorf("the size of VolumeSnapshot %s: %w", place, err)
 		}
 	}
 	return out, nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/kbcli/kbcli/engine/repository"
@@ -143,10 +145,8 @@ func TestVolume(t *testing.T) {
 		t.Error(err)
 	}
 	reach(d.set, "")
-	reach(d.set.In("shop"), "")
-	reach(d.set.In("other"), "volumes of namespace other cannot be made of a VolumeSnapshot of namespace shop: restore there, or from a backup of type datafile")
-	source, err := d.set.Source(ctx, m)
-	if err != nil || source.Name != "b1" || source.Size.String() != "2Gi" || source.StorageClass != "fast" || source.Driver != "disk.example" {
+	source, err := d.set.Source(ctx, "shop/b1")
+	if err != nil || source.Place != "shop/b1" || source.Size.String() != "2Gi" || source.StorageClass != "fast" || source.Driver != "disk.example" {
 		t.Errorf("source %+v, %v", source, err)
 	}
 
@@ -168,6 +168,63 @@ func TestVolume(t *testing.T) {
 		}
 	}
 	reach(d.set, "there is no such VolumeSnapshot in this Kubernetes")
+}
+
+// TestLend: what stands for a snapshot in another namespace leads to the same one of the
+// storage, retains it, and goes when it is given back; another's is let alone.
+func TestLend(t *testing.T) {
+	d := newDesk(t)
+	ctx := t.Context()
+	d.kube.Apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: staging}}`)
+	d.kube.Apply(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: owner, namespace: staging}}`)
+	uid := d.kube.Kubectl(t, "-n", "staging", "get", "configmap", "owner", "-o", "jsonpath={.metadata.uid}")
+	to := Loan{
+		Namespace: "staging", Name: "new-restore", Content: "lent-1", Cluster: "new",
+		Owner: metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "owner", UID: types.UID(uid)},
+	}
+	d.kube.Apply(t, `{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: {name: b1, namespace: shop}, spec: {volumeSnapshotClassName: quick, source: {persistentVolumeClaimName: data}}}`)
+	d.kube.Apply(t, `{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshotContent, metadata: {name: made},
+spec: {deletionPolicy: Delete, driver: disk.example, volumeSnapshotClassName: quick, sourceVolumeMode: Filesystem, source: {volumeHandle: v1}, volumeSnapshotRef: {namespace: shop, name: b1}}}`)
+	if _, err := d.set.Lend(ctx, "shop/b1", to); err == nil || !strings.Contains(err.Error(), "it is bound to no VolumeSnapshotContent") {
+		t.Errorf("before it was made: %v", err)
+	}
+	d.becomes("b1", `{"readyToUse": true, "boundVolumeSnapshotContentName": "made"}`)
+	if _, err := d.set.Lend(ctx, "shop/b1", to); err == nil || !strings.Contains(err.Error(), "does not say which snapshot of the storage it is") {
+		t.Errorf("before the storage told: %v", err)
+	}
+	d.kube.Kubectl(t, "patch", "volumesnapshotcontent", "made", "--subresource=status", "--type=merge", "-p", `{"status":{"snapshotHandle":"array-7","readyToUse":true}}`)
+	for range 2 {
+		if ready, err := d.set.Lend(ctx, "shop/b1", to); err != nil || ready {
+			t.Fatalf("ready %t, %v", ready, err)
+		}
+	}
+	got := d.kube.Kubectl(t, "get", "volumesnapshotcontent", "lent-1", "-o", "jsonpath={.spec.deletionPolicy} {.spec.driver} {.spec.source.snapshotHandle} {.spec.volumeSnapshotRef.namespace}/{.spec.volumeSnapshotRef.name} {.spec.volumeSnapshotClassName} {.spec.sourceVolumeMode}")
+	if want := "Retain disk.example array-7 staging/new-restore quick Filesystem"; got != want {
+		t.Errorf("lent is %q, want %q", got, want)
+	}
+	d.kube.Kubectl(t, "-n", "staging", "patch", "volumesnapshot", "new-restore", "--subresource=status", "--type=merge", "-p", `{"status":{"readyToUse":true,"boundVolumeSnapshotContentName":"lent-1"}}`)
+	if ready, err := d.set.Lend(ctx, "shop/b1", to); err != nil || !ready {
+		t.Errorf("ready %t, %v", ready, err)
+	}
+	other := to
+	other.Cluster = "neighbour"
+	var taken *OtherSnapshotError
+	if _, err := d.set.Lend(ctx, "shop/b1", other); !errors.As(err, &taken) {
+		t.Errorf("another's: %v", err)
+	}
+	if err := d.set.Return(ctx, other); err != nil {
+		t.Error(err)
+	}
+	d.kube.Kubectl(t, "get", "volumesnapshotcontent", "lent-1")
+	for range 2 {
+		if err := d.set.Return(ctx, to); err != nil {
+			t.Error(err)
+		}
+	}
+	left := d.kube.Kubectl(t, "get", "volumesnapshots,volumesnapshotcontents", "-A", "-o", "name")
+	if want := "volumesnapshot.snapshot.storage.k8s.io/b1\nvolumesnapshotcontent.snapshot.storage.k8s.io/made\n"; left != want {
+		t.Errorf("left is %q", left)
+	}
 }
 
 // TestVolumeFails: each way in which no snapshot comes has words.
