@@ -33,6 +33,8 @@ func TestPodsLife(t *testing.T) {
 	p.match(p.kbcli("cluster", "logs", "my-pg"), "database system is ready to accept connections")
 	p.match(p.kbcli("cluster", "logs", "my-pg", "--agent"), "this server writes")
 
+	p.locked("my-pg")
+
 	p.match(p.kbcli("cluster", "list-backup-policy"), "^my-pg-postgresql-backup-policy +true +my-pg ")
 	out := p.editor(`/logfile:/,/enable:/s/enable: false/enable: true/`).kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy")
 	p.match(out, "^backuppolicy.dataprotection.kubeblocks.io/my-pg-postgresql-backup-policy edited$")
@@ -70,6 +72,18 @@ func TestPodsLife(t *testing.T) {
 		t.Errorf("the cluster restored from a deleted one has %q", got)
 	}
 	p.quiet(s3.SecretKey, password)
+}
+
+// locked: who reaches a pod cannot change its settings, archive_command among them, by
+// Patroni's REST API.
+func (p *person) locked(cluster string) {
+	p.t.Helper()
+	const ask = `import urllib.request as u
+try: print(u.urlopen(u.Request("http://localhost:8008/config", data=b"{}", method="PATCH")).status)
+except u.HTTPError as e: print(e.code)`
+	if got := strings.TrimSpace(p.k.Kubectl(p.t, "-n", p.ns, "exec", cluster+"-postgresql-0", "-c", "postgresql", "--", "python3", "-c", ask)); got != "401" {
+		p.t.Errorf("Patroni's settings can be changed by whoever asks: %s", got)
+	}
 }
 
 // between is a moment with a second on either side.

@@ -5,6 +5,7 @@ package operator
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	apps "k8s.io/api/apps/v1"
@@ -67,6 +68,14 @@ func waits(s *seen, n int, container, reason, message string) {
 	s.pods[n].Status.ContainerStatuses = []core.ContainerStatus{{Name: container, State: core.ContainerState{Waiting: &core.ContainerStateWaiting{Reason: reason, Message: message}}}}
 }
 
+// recovers: the holder of the lock has not left recovery for so long, and had the lock
+// for as long.
+func recovers(s *seen, since, holds time.Duration) {
+	s.now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.pods[0].Annotations[specs.AnnotationRecovers] = s.now.Add(-since).Format(time.RFC3339)
+	s.leader["acquireTime"] = s.now.Add(-holds).Format("2006-01-02T15:04:05.999999-07:00")
+}
+
 func TestNextStep(t *testing.T) {
 	for name, test := range map[string]struct {
 		s    *seen
@@ -89,6 +98,12 @@ func TestNextStep(t *testing.T) {
 			s.leader["leader"] = "c-postgresql-2"
 		}), step{switchover: "c-postgresql-0", why: "the primary c-postgresql-2 is made anew"}},
 		"stopped": {of(1, func(s *seen) { old(s, 0); s.cluster.Spec.Stopped = true }), step{}},
+		"a promotion that failed": {of(2, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) }),
+			step{end: "c-postgresql-0", why: "it holds the lock of the primary, and its server does not leave recovery"}},
+		"a promotion under way":           {of(2, func(s *seen) { recovers(s, time.Hour, time.Minute) }), step{}},
+		"a primary that recovers":         {of(2, func(s *seen) { recovers(s, time.Minute, time.Hour) }), step{}},
+		"not while there is no room":      {of(2, func(s *seen) { recovers(s, time.Hour, time.Hour); uses(s, 0, 1<<20) }), step{}},
+		"a standby that recovers as ever": {of(2, func(s *seen) { recovers(s, time.Hour, time.Hour); s.leader["leader"] = "c-postgresql-1" }), step{}},
 	} {
 		if diff := cmp.Diff(test.want, test.s.nextStep(), cmp.AllowUnexported(step{})); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", name, diff)
@@ -148,6 +163,8 @@ func TestJudge(t *testing.T) {
 			away(s, 0)
 			s.pods[0].Status.Conditions = append(s.pods[0].Status.Conditions, core.PodCondition{Type: core.PodScheduled, Status: core.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available: 1 Insufficient memory."})
 		}), state{v1alpha1.ClusterCreating, "Unschedulable", "c-postgresql-0: 0/1 nodes are available: 1 Insufficient memory."}},
+		"a promotion failed": {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) })), state{v1alpha1.ClusterAbnormal, "NoPrimary",
+			"no server takes writes: c-postgresql-0: it is to be the primary, and its server has not left recovery"}},
 		"a standby is lost": {of(3, was(v1alpha1.ClusterRunning, func(s *seen) { away(s, 1) })), state{v1alpha1.ClusterAbnormal, "ServersMissing", "2 of 3 servers serve: the others have not said why"}},
 		"a volume is almost full": {of(2, func(s *seen) { uses(s, 0, 19<<30); uses(s, 1, 2<<30) }), state{v1alpha1.ClusterRunning, "VolumeAlmostFull",
 			"the volume of c-postgresql-1 is 90 % full, 2.15 GB of 21.5 GB are free" + enlarge}},

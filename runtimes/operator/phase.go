@@ -34,7 +34,7 @@ func (s *seen) judge() state {
 		return state{v1alpha1.ClusterRestoring, "", s.trouble()}
 	}
 	primary, want := s.primary(), s.cluster.Spec.Replicas
-	serves := primary != nil && ready(primary)
+	serves := primary != nil && ready(primary) && !s.heldUp(lateAfter)
 	anew := v1alpha1.ClusterUpdating
 	if wish := s.cluster.Annotations[v1alpha1.AnnotationRestart]; wish != "" && wish != st.RestartedAt {
 		anew = v1alpha1.ClusterRestarting
@@ -86,6 +86,9 @@ func (s *seen) trouble() string {
 	var out []string
 	if _, words := s.room(); words != "" {
 		out = append(out, words)
+	}
+	if s.heldUp(lateAfter) {
+		out = append(out, s.primary().Name+": it is to be the primary, and its server has not left recovery")
 	}
 	for i := range s.pods {
 		p := &s.pods[i]

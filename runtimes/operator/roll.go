@@ -3,9 +3,19 @@
 package operator
 
 import (
+	"time"
+
 	core "k8s.io/api/core/v1"
 
+	"github.com/kbcli/kbcli/runtimes/operator/room"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
+)
+
+// A new primary asks the archive before it opens, for less than a minute; one that has to
+// be said is late, one that is hopeless starts better anew.
+const (
+	lateAfter     = time.Minute
+	hopelessAfter = 90 * time.Second
 )
 
 // step is one thing to do with a cluster's pods; the next follows when its outcome is
@@ -21,6 +31,9 @@ type step struct {
 // nothing is done, so that one server at most is away.
 func (s *seen) nextStep() step {
 	primary := s.primary()
+	if s.heldUp(hopelessAfter) && useOf(primary).Level() != room.Full {
+		return step{end: primary.Name, why: "it holds the lock of the primary, and its server does not leave recovery"}
+	}
 	for i := range s.pods {
 		p := &s.pods[i]
 		if s.stale(p) && !ready(p) && p.DeletionTimestamp == nil {

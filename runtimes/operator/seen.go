@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
@@ -29,6 +30,8 @@ type seen struct {
 
 	config map[string]string // annotations of Patroni's configuration; nil: Patroni has not begun
 	leader map[string]string // of its lock
+
+	now time.Time
 }
 
 // member is what Patroni writes on its pod.
@@ -57,7 +60,7 @@ func endpointsMeta() *metav1.PartialObjectMetadata {
 
 // look finds a cluster's parts.
 func (l *clusterLoop) look(ctx context.Context, c *v1alpha1.Cluster) (*seen, error) {
-	s := &seen{cluster: c}
+	s := &seen{cluster: c, now: l.clock()}
 	key := client.ObjectKey{Namespace: c.Namespace, Name: specs.StatefulSetName(c.Name)}
 	set := &apps.StatefulSet{}
 	switch err := l.client.Get(ctx, key, set); {
@@ -103,6 +106,24 @@ func (s *seen) primary() *core.Pod {
 		}
 	}
 	return nil
+}
+
+// heldUp tells that the holder of the lock has not left recovery for so long, as where a
+// promotion failed for want of room: Patroni believes that it writes.
+func (s *seen) heldUp(patience time.Duration) bool {
+	p := s.primary()
+	if p == nil {
+		return false
+	}
+	recovers, err := time.Parse(time.RFC3339Nano, p.Annotations[specs.AnnotationRecovers])
+	if err != nil {
+		return false
+	}
+	holds, err := time.Parse(time.RFC3339Nano, s.leader["acquireTime"])
+	if err != nil {
+		return false
+	}
+	return s.now.Sub(recovers) > patience && s.now.Sub(holds) > patience
 }
 
 func ready(p *core.Pod) bool {

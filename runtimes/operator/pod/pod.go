@@ -94,7 +94,8 @@ type keeper struct {
 	ended    chan struct{} // closed when it has
 	slot     time.Time
 	told     client.Server
-	down     int // how often in a row no server was there
+	recovers *bool // what was told of its recovery; nil: nothing yet
+	down     int   // how often in a row no server was there
 
 	pause      time.Duration // of watch
 	pauseUntil time.Time
@@ -168,6 +169,7 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	k.noteRecovery(ctx, s.InRecovery)
 	if s.InRecovery {
 		k.unprotect()
 		return errors.Join(k.keepSlot(actx, c), k.taker.Look(ctx))
@@ -187,6 +189,23 @@ func (k *keeper) look(ctx context.Context) error {
 	k.promoting = time.Time{}
 	k.mu.Unlock()
 	return errors.Join(promoted, k.kept(actx, c, s), k.tell(ctx, s))
+}
+
+// noteRecovery tells on the pod since when its server is in recovery: the operator sees
+// from that, and from who holds the lock, where a promotion did not come about.
+func (k *keeper) noteRecovery(ctx context.Context, is bool) {
+	if k.Note == nil || k.recovers != nil && *k.recovers == is {
+		return
+	}
+	since := ""
+	if is {
+		since = k.Clock().UTC().Format(time.RFC3339)
+	}
+	if err := k.Note(ctx, specs.AnnotationRecovers, since); err != nil {
+		k.Log.Warn("since when the server is in recovery cannot be told", "error", err)
+		return
+	}
+	k.recovers = &is
 }
 
 // missed counts how often there was no server. One that is not running has nothing more

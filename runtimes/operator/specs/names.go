@@ -38,6 +38,7 @@ const (
 	secretPassword   = names.KeyPassword
 	Port             = names.Port
 	patroniPort      = 8008
+	patroniUser      = "patroni"
 	postgresUID      = 999 // of the image's user postgres
 	DefaultMajor     = 15
 	dataVolume       = names.VolumeData // the volumeClaimTemplate
@@ -124,6 +125,13 @@ func FailoverEndpoints(cluster string) string { return StatefulSetName(cluster) 
 
 // SuperuserSecret holds the name and the password of the superuser.
 func SuperuserSecret(cluster string) string { return names.SuperuserSecret(cluster) }
+
+// PatroniSecret holds those with which Patroni's members ask each other for what changes
+// something: settings, restarts, copies made anew.
+func PatroniSecret(cluster string) string { return StatefulSetName(cluster) + "-patroni" }
+
+// AnnotationRecovers is on a pod whose server is in recovery: since when, as its agent saw it.
+const AnnotationRecovers = "apps.kubeblocks.io/recovers-since"
 
 // ReplicationSecret holds those of the role that standbys connect as.
 func ReplicationSecret(cluster string) string { return StatefulSetName(cluster) + "-replication" }

@@ -228,17 +228,18 @@ func volumeContainer(c *v1alpha1.Cluster, images Images) core.Container {
 
 // passwords come from the Secrets into the environment: never as arguments.
 func passwords(c *v1alpha1.Cluster) []core.EnvVar {
-	from := func(name, secret, key string) core.EnvVar {
-		return core.EnvVar{Name: name, ValueFrom: &core.EnvVarSource{SecretKeyRef: &core.SecretKeySelector{
-			LocalObjectReference: core.LocalObjectReference{Name: secret}, Key: key,
-		}}}
-	}
 	return []core.EnvVar{
-		from("PATRONI_SUPERUSER_USERNAME", SuperuserSecret(c.Name), secretUsername),
-		from(EnvSuperuserPassword, SuperuserSecret(c.Name), secretPassword),
-		from("PATRONI_REPLICATION_USERNAME", ReplicationSecret(c.Name), secretUsername),
-		from(EnvReplicationPassword, ReplicationSecret(c.Name), secretPassword),
+		fromSecret("PATRONI_SUPERUSER_USERNAME", SuperuserSecret(c.Name), secretUsername),
+		fromSecret(EnvSuperuserPassword, SuperuserSecret(c.Name), secretPassword),
+		fromSecret("PATRONI_REPLICATION_USERNAME", ReplicationSecret(c.Name), secretUsername),
+		fromSecret(EnvReplicationPassword, ReplicationSecret(c.Name), secretPassword),
 	}
+}
+
+func fromSecret(name, secret, key string) core.EnvVar {
+	return core.EnvVar{Name: name, ValueFrom: &core.EnvVarSource{SecretKeyRef: &core.SecretKeySelector{
+		LocalObjectReference: core.LocalObjectReference{Name: secret}, Key: key,
+	}}}
 }
 
 func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
@@ -253,6 +254,9 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 		{Name: "LC_ALL", Value: "C.UTF-8"}, {Name: "HOME", Value: "/tmp"},
 		// what people run in the container finds the server
 		{Name: "PGHOST", Value: SocketDirectory}, {Name: "PGDATA", Value: DataDirectory},
+		// its REST API can change settings, archive_command among them: not for whoever reaches the pod
+		fromSecret("PATRONI_RESTAPI_USERNAME", PatroniSecret(c.Name), secretUsername),
+		fromSecret("PATRONI_RESTAPI_PASSWORD", PatroniSecret(c.Name), secretPassword),
 	}, passwords(c)...)
 	ask := func(path string) *core.Probe {
 		return &core.Probe{
