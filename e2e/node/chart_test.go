@@ -11,7 +11,8 @@ import (
 )
 
 // TestInstallVerbs: the command line installs the chart on a node whose snapshots are
-// somebody else's, the operators run, settings change, and it is taken away again.
+// somebody else's, the operators run, settings change, and it is taken away again. Its file is
+// the first of the folder: the other tests install on the same node, by hand.
 func TestInstallVerbs(t *testing.T) {
 	k := testkube.Node(t)
 	kbcli := func(args ...string) (string, error) {
