@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -97,7 +98,7 @@ func (p *pair) protect(change func(*Config)) (end func()) {
 	go func() { done <- New(cfg).Run(ctx) }()
 	return sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			p.Error(err)
 		}
 	})

@@ -172,14 +172,16 @@ var errPromoted = errors.New("it was promoted while the backup was taken: take i
 // there. It fails when the WAL that is waited for will not come.
 func (t *Taker) waitWAL(l *repository.Lineage, redo pg.LSN) func(context.Context, pg.TimelineID, pg.LSN) error {
 	return func(ctx context.Context, tli pg.TimelineID, lsn pg.LSN) error {
-		from := redo
+		size := l.Info().SegmentSize
+		// what an incremental backup looks at ends where it begins: its segment is asked for
+		from := min(redo, size.Floor(max(lsn, 1)-1))
 		for {
 			err := l.Covers(ctx, tli, from, lsn)
 			var missing *repository.MissingWALError
 			if !errors.As(err, &missing) {
 				return err
 			}
-			from = max(from, l.Info().SegmentSize.Floor(missing.From)) // what is there stays there
+			from = max(from, size.Floor(missing.From)) // what is there stays there
 			switch s, err := t.identify(ctx); {
 			case err != nil:
 				return err
