@@ -132,4 +132,9 @@ data: {dataProtection.backupPVCName: wished, dataProtection.backupPVCStorageClas
 	if c := r.Spec.PersistentVolumeClaim; !r.Spec.Default || c.Capacity.String() != "3Gi" || c.StorageClassName != "grows" || c.CreatePolicy != v1alpha1.ClaimIfNotPresent {
 		t.Errorf("%+v of %+v", c, r.Spec)
 	}
+
+	// they go, whatever became of their claims; other tests have the same API server
+	w.kube.Kubectl(t, "-n", "kb-system", "delete", "configmap", "kubeblocks-settings")
+	w.kube.Kubectl(t, "delete", "backuprepo", "--all", "--timeout=60s")
+	w.kube.Kubectl(t, "delete", "storageclass", "grows")
 }

@@ -94,11 +94,8 @@ func TestFollowSync(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	becomes := func(what string, sync bool, want string) {
+	is := func(what, want string) {
 		t.Helper()
-		if err := followSync(t.Context(), c, "kbcli_x", sync); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // a reload takes its time
 			got, err := c.Setting(t.Context(), "synchronous_standby_names")
 			if err != nil {
@@ -112,12 +109,20 @@ func TestFollowSync(t *testing.T) {
 			}
 		}
 	}
+	becomes := func(what string, sync bool, want string) {
+		t.Helper()
+		if err := followSync(t.Context(), c, "kbcli_x", sync); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		is(what, want)
+	}
 	becomes("sync", true, "kbcli_x")
 	becomes("again", true, "kbcli_x")
 	becomes("async", false, "")
 	for _, sql := range []string{"alter system set synchronous_standby_names = 'another'", "select pg_reload_conf()"} {
 		standby.Exec(t, sql)
 	}
+	is("somebody else's", "another")
 	becomes("somebody else's", true, "another")
 	becomes("somebody else's", false, "another")
 }
