@@ -20,7 +20,8 @@ func (s *bucket) dir() string { return filepath.Join(s.Dir, s.name) }
 
 // pgBackRest are the lines of its configuration.
 func (s *bucket) pgBackRest() string {
-	host, port, _ := strings.Cut(strings.TrimPrefix(s.Endpoint, "https://"), ":")
+	_, port, _ := strings.Cut(strings.TrimPrefix(s.Endpoint, "https://"), ":")
+	const host = "localhost" // it looks for no address in a certificate
 	return fmt.Sprintf(`repo1-type=s3
 repo1-path=/
 repo1-s3-bucket=%s
