@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/operator/room"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
@@ -72,7 +73,7 @@ func waits(s *seen, n int, container, reason, message string) {
 // for as long.
 func recovers(s *seen, since, holds time.Duration) {
 	s.now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	s.pods[0].Annotations[specs.AnnotationRecovers] = s.now.Add(-since).Format(time.RFC3339)
+	s.pods[0].Annotations[names.AnnotationRecovers] = s.now.Add(-since).Format(time.RFC3339)
 	s.leader["acquireTime"] = s.now.Add(-holds).Format("2006-01-02T15:04:05.999999-07:00")
 }
 

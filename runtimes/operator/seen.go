@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
@@ -115,7 +116,7 @@ func (s *seen) heldUp(patience time.Duration) bool {
 	if p == nil {
 		return false
 	}
-	recovers, err := time.Parse(time.RFC3339Nano, p.Annotations[specs.AnnotationRecovers])
+	recovers, err := time.Parse(time.RFC3339Nano, p.Annotations[names.AnnotationRecovers])
 	if err != nil {
 		return false
 	}

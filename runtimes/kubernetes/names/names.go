@@ -98,3 +98,6 @@ func Belongs(object, cluster string) bool {
 
 // VolumeData is the volume of the data directory, and of the template of its claims.
 const VolumeData = "data"
+
+// AnnotationRecovers is on a pod whose server is in recovery: since when, as its agent saw it.
+const AnnotationRecovers = "apps.kubeblocks.io/recovers-since"

@@ -23,6 +23,7 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/runtimes/agent"
+	"github.com/kbcli/kbcli/runtimes/kubernetes/names"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 	"github.com/kbcli/kbcli/runtimes/operator/volumesnapshots"
 	"github.com/kbcli/kbcli/runtimes/repos"
@@ -201,7 +202,7 @@ func (k *keeper) noteRecovery(ctx context.Context, is bool) {
 	if is {
 		since = k.Clock().UTC().Format(time.RFC3339)
 	}
-	if err := k.Note(ctx, specs.AnnotationRecovers, since); err != nil {
+	if err := k.Note(ctx, names.AnnotationRecovers, since); err != nil {
 		k.Log.Warn("since when the server is in recovery cannot be told", "error", err)
 		return
 	}

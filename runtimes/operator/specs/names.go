@@ -126,12 +126,9 @@ func FailoverEndpoints(cluster string) string { return StatefulSetName(cluster) 
 // SuperuserSecret holds the name and the password of the superuser.
 func SuperuserSecret(cluster string) string { return names.SuperuserSecret(cluster) }
 
-// PatroniSecret holds those with which Patroni's members ask each other for what changes
+// patroniSecret holds those with which Patroni's members ask each other for what changes
 // something: settings, restarts, copies made anew.
-func PatroniSecret(cluster string) string { return StatefulSetName(cluster) + "-patroni" }
-
-// AnnotationRecovers is on a pod whose server is in recovery: since when, as its agent saw it.
-const AnnotationRecovers = "apps.kubeblocks.io/recovers-since"
+func patroniSecret(cluster string) string { return StatefulSetName(cluster) + "-patroni" }
 
 // ReplicationSecret holds those of the role that standbys connect as.
 func ReplicationSecret(cluster string) string { return StatefulSetName(cluster) + "-replication" }

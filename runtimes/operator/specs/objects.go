@@ -54,7 +54,7 @@ func Passwords(c *v1alpha1.Cluster, random func() string) []*core.Secret {
 			Data: map[string][]byte{secretUsername: []byte(user), secretPassword: []byte(random())},
 		}
 	}
-	return []*core.Secret{one(SuperuserSecret(c.Name), Superuser), one(ReplicationSecret(c.Name), replicationRole), one(PatroniSecret(c.Name), patroniUser)}
+	return []*core.Secret{one(SuperuserSecret(c.Name), Superuser), one(ReplicationSecret(c.Name), replicationRole), one(patroniSecret(c.Name), patroniUser)}
 }
 
 // Repositories is the Secret with the files that the agents read repositories with.

@@ -255,8 +255,8 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 		// what people run in the container finds the server
 		{Name: "PGHOST", Value: SocketDirectory}, {Name: "PGDATA", Value: DataDirectory},
 		// its REST API can change settings, archive_command among them: not for whoever reaches the pod
-		fromSecret("PATRONI_RESTAPI_USERNAME", PatroniSecret(c.Name), secretUsername),
-		fromSecret("PATRONI_RESTAPI_PASSWORD", PatroniSecret(c.Name), secretPassword),
+		fromSecret("PATRONI_RESTAPI_USERNAME", patroniSecret(c.Name), secretUsername),
+		fromSecret("PATRONI_RESTAPI_PASSWORD", patroniSecret(c.Name), secretPassword),
 	}, passwords(c)...)
 	ask := func(path string) *core.Probe {
 		return &core.Probe{
