@@ -69,8 +69,11 @@ func (h *hold) may() error {
 // repository.ErrLockLost.
 func (p *Protector) hold(ctx context.Context, l *repository.Lineage) error {
 	h := &p.held
-	if h.lock == nil && h.asking == nil && p.cfg.Held != nil {
+	if h.lock == nil && p.cfg.Held != nil {
+		// also while it is asked for here: what came to this agent another way is not given
+		// up by anybody who is asked
 		if lock := p.cfg.Held(l.Info().ID); lock != nil {
+			p.abandon()
 			h.have(lock, l)
 		}
 	}
@@ -198,7 +201,7 @@ func (p *Protector) abandon() {
 		if h.err == nil {
 			h.have(h.got, h.of)
 		}
-		h.asking = nil
+		h.asking, h.refused = nil, nil
 	}
 	p.release()
 }

@@ -389,3 +389,37 @@ func TestLockGivenOver(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLockComesWhileAsked: a Protector that waits for the lock goes on as soon as its
+// process has got it another way. Nobody else would ever give that one up.
+func TestLockComesWhileAsked(t *testing.T) {
+	quickLocks(t)
+	place, lineage := newPlace(t)
+	former, fl, err := protectorOf(t.Context(), t.TempDir(), place, lineage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, al, err := protectorOf(t.Context(), t.TempDir(), place, lineage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claimed *repository.Lock
+	a.cfg.Held = func(string) *repository.Lock {
+		defer func() { claimed = nil }()
+		return claimed
+	}
+	untilHeld(t, former, fl)
+	var locked *repository.LockedError
+	if err := a.hold(t.Context(), al); !errors.As(err, &locked) {
+		t.Fatalf("beside the former: %v", err)
+	}
+	former.abandon()
+	if claimed, err = Lock(t.Context(), al, a.cfg.Identity); err != nil {
+		t.Fatal(err)
+	}
+	lock := claimed
+	if err := a.hold(t.Context(), al); err != nil || a.held.lock != lock || a.held.asking != nil {
+		t.Errorf("%v; another lock: %t", err, a.held.lock != lock)
+	}
+	a.abandon()
+}
