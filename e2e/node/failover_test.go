@@ -28,6 +28,7 @@ type subject struct {
 	ledger *ledger
 
 	old      string // its primary before the disaster
+	volume   string // of that one
 	timeline int
 	began    time.Time
 }
@@ -142,6 +143,11 @@ func (p *person) switchOver(cluster, from, to string) {
 		"switchover", specs.StatefulSetName(cluster), "--master", from, "--candidate", to, "--force"))
 }
 
+// volume is the one a pod has its data on.
+func (p *person) volume(pod string) string {
+	return strings.TrimSpace(p.k.Kubectl(p.t, "-n", p.ns, "get", "pvc", "data-"+pod, "-o", "jsonpath={.spec.volumeName}"))
+}
+
 func (p *person) nodeOf(pod string) string {
 	return strings.TrimSpace(p.k.Kubectl(p.t, "-n", p.ns, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"))
 }
@@ -206,6 +212,7 @@ func (p *person) suffer(s *subject, d disaster) {
 	}
 	s.ledger.goesOn(20)
 	s.old = p.primary(s.name)
+	s.volume = p.volume(s.old)
 	s.timeline = mustAtoi(p.t, p.sql(s.name, "select timeline_id from pg_control_checkpoint()"))
 	s.began = time.Now()
 	after := func(what string) {
@@ -219,7 +226,8 @@ func (p *person) suffer(s *subject, d disaster) {
 	after("the archive goes on, with timeline " + p.field(s.name, ".status.archive.timeline"))
 	time.Sleep(time.Until(s.began.Add(d.lasts)))
 	undo()
-	if now := p.primary(s.name); d.other && now == s.old {
+	// who lost its volume may come back with another, follow, and be the next to lead
+	if now := p.primary(s.name); d.other && now == s.old && p.volume(now) == s.volume {
 		p.t.Errorf("%s is the primary still", s.old)
 	}
 	p.settles(s)
