@@ -185,13 +185,21 @@ func (noArchiver) behind(context.Context, *server) (int64, error)       { return
 func (noArchiver) ends(ctx context.Context, s *server) (float64, error) { return 0, nil }
 
 // kbcliArchiver is an agent; behind it is what is not in its spool yet.
-type kbcliArchiver struct{ kbcli }
+type kbcliArchiver struct {
+	kbcli
+	from float64
+}
 
 func (k *kbcliArchiver) starts(ctx context.Context, s *server) error {
 	if err := k.prepare(ctx, s); err != nil {
 		return err
 	}
-	return k.begin(ctx)
+	if err := k.begin(ctx); err != nil {
+		return err
+	}
+	self, ended, err := procCPU(k.agent.Process.Pid)
+	k.from = self + ended
+	return err
 }
 
 func (k *kbcliArchiver) behind(ctx context.Context, s *server) (int64, error) {
@@ -204,7 +212,7 @@ func (k *kbcliArchiver) ends(ctx context.Context, _ *server) (float64, error) {
 		return 0, err
 	}
 	self, ended, err := procCPU(k.agent.Process.Pid)
-	return self + ended, errors.Join(err, k.agent.Process.Signal(syscall.SIGTERM), <-k.exited, k.log.Close(), os.RemoveAll(filepath.Join(k.b.work, "state")))
+	return self + ended - k.from, errors.Join(err, k.agent.Process.Signal(syscall.SIGTERM), <-k.exited, k.log.Close(), os.RemoveAll(filepath.Join(k.b.work, "state")))
 }
 
 // receivewal is pg_receivewal, not compressing.

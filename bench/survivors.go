@@ -143,8 +143,12 @@ func (p *pushSurvivor) there() []int {
 	return processesWith(filepath.Join(p.home(), "conf"))
 }
 
-// loses: of what it has on the server's disk a restore needs nothing.
-func (p *pushSurvivor) loses() error { return nil }
+// loses: of what it has on the server's disk a restore needs nothing. There is no server
+// any more whose part could be measured.
+func (p *pushSurvivor) loses() error {
+	p.s = nil
+	return nil
+}
 
 func (p *pushSurvivor) latest(ctx context.Context, query string) (string, error) {
 	if _, err := p.bring(ctx, "latest", p.cmd()+` --pg1-path="$1" --type=default restore`); err != nil {
@@ -180,7 +184,10 @@ func (r *receiveSurvivor) protects(ctx context.Context, s *server) error {
 func (r *receiveSurvivor) there() []int { return nil }
 
 // loses: the receiver sees that the server is gone, and would wait for it.
-func (r *receiveSurvivor) loses() error { return r.interrupts() }
+func (r *receiveSurvivor) loses() error {
+	r.feed.s = nil
+	return r.interrupts()
+}
 
 func (r *receiveSurvivor) interrupts() error {
 	if r.cmd == nil {
