@@ -78,7 +78,8 @@ long: bin/slowest node ## the tests on a Kubernetes node that take a quarter of 
 	go test -timeout 60m $(TESTFLAGS) -count=1 -tags long -json ./e2e/node | bin/slowest
 
 .PHONY: bench
-bench: build ## the same work beside other tools, kept in RESULTS: an hour and a quarter, as root
+bench: build ## Go's benchmarks, then the same work beside other tools, kept in RESULTS: hours, as root
+	go test -run '^$$' -bench . -benchmem ./...
 	bench/run.sh -json '$(RESULTS)'
 
 .PHONY: bench-report

@@ -30,7 +30,8 @@ type usage struct {
 	Serving           float64 // of a restore: seconds until the new server answers
 	Requests          int     // to an S3 server
 	WAL               int64   // bytes that the server wrote meanwhile; a backup switches segments
-	Waiting           float64 // of a restore: the share of replay in which the server waited for WAL
+	Replayed          float64 // of a restore: seconds that the server's startup process was there
+	Waited            float64 // and those of them in which it ran restore_command
 	TPS               float64 // that pgbench reached
 	Behind            int64   // bytes of WAL that an archiver did not have yet, at the worst
 	LostRows          int     // that were acknowledged, with the host

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,12 +15,13 @@ import (
 
 // replayWatch looks every two milliseconds what a recovering server's startup process
 // does. While it has a child it runs restore_command, and replays nothing: that is the
-// time that it waits for WAL, whatever the tool, and the same for all of them. It is
-// counted by looking, so that a share of some seconds is right to a few thousandths.
+// time in which it waits, whatever the tool, and the same for all of them. What a command
+// that does nothing takes for as many segments is told by the limit, whose WAL is in pg_wal
+// and whose command is false: beyond that it waits for WAL.
 type replayWatch struct {
 	stop, stopped chan struct{}
 
-	looks, waits int
+	replayed, waited time.Duration // since the startup process began; of it with a child
 }
 
 // watchReplay watches every server that recovers below the work directory.
@@ -28,22 +30,23 @@ func (b *bench) watchReplay() *replayWatch {
 	go func() {
 		defer close(w.stopped)
 		pid := 0
+		var last time.Time
 		for {
 			pause := 2 * time.Millisecond
-			if pid == 0 {
-				if pid = b.startup(); pid == 0 {
-					pause = 10 * time.Millisecond
-				}
-			}
-			switch {
-			case pid == 0:
-			case !isStartup(pid):
+			if pid != 0 && !isStartup(pid) {
 				pid = 0
-			default:
-				w.looks++
+			}
+			if pid != 0 {
+				now := time.Now()
+				w.replayed += now.Sub(last)
 				if len(childrenOf(pid)) > 0 {
-					w.waits++
+					w.waited += now.Sub(last)
 				}
+				last = now
+			} else if pid = b.startup(); pid != 0 {
+				last = time.Now()
+			} else {
+				pause = 10 * time.Millisecond
 			}
 			select {
 			case <-w.stop:
@@ -55,14 +58,14 @@ func (b *bench) watchReplay() *replayWatch {
 	return w
 }
 
-// share ends it, and gives the part of replay in which the server waited for WAL.
-func (w *replayWatch) share() (float64, error) {
+// seen ends it, and gives the seconds of replay, and those in which it waited.
+func (w *replayWatch) seen() (replayed, waited float64, err error) {
 	close(w.stop)
 	<-w.stopped
-	if w.looks == 0 {
-		return 0, fmt.Errorf("no recovery was seen")
+	if w.replayed == 0 {
+		return 0, 0, errors.New("no recovery was seen")
 	}
-	return float64(w.waits) / float64(w.looks), nil
+	return w.replayed.Seconds(), w.waited.Seconds(), nil
 }
 
 // startup finds the startup process of a server that recovers; 0 for none.
