@@ -13,21 +13,22 @@ import (
 )
 
 // The chart's measures, in pixels. A bar as long as the best other's is unit; longer ones
-// end at most units, with a notch, and their figure beside them.
+// are cut at longest units, and say so. The figures stand in a column.
 const (
-	chartWidth = 860
+	chartWidth = 900
 	labelWidth = 190
 	unit       = 200
 	longest    = 2.4
+	figures    = labelWidth + 480 + 8 // behind the longest bar
 	barHeight  = 13
 	barStep    = 17
 	groupSkip  = 34
 )
 
 type drawing struct {
-	Width, Height, Labels, One int
-	Groups                     []group
-	Legend                     int
+	Width, Height, Labels, One, Figures int
+	Groups                              []group
+	Legend                              int
 }
 
 type group struct {
@@ -40,14 +41,13 @@ type group struct {
 type drawn struct {
 	Tool, Class, Figure string
 	X, Y, TextY, Width  int
-	End                 int // where the figure begins
 	Cut                 bool
 }
 
 // chart draws kbcli beside the others, one group a work, each bar as a multiple of the best
 // other's median. It reads in the light and in the dark, and alone.
 func (r *results) chart() ([]byte, error) {
-	d := drawing{Width: chartWidth, Labels: labelWidth - 8, One: labelWidth + unit, Legend: 20}
+	d := drawing{Width: chartWidth, Labels: labelWidth - 8, One: labelWidth + unit, Figures: figures, Legend: 20}
 	y := 40
 	for _, s := range r.Tests {
 		for _, g := range s.Goals {
@@ -82,7 +82,7 @@ func (g *goal) draw(y *int) group {
 		}
 		d.Bars = append(d.Bars, drawn{
 			Tool: b.Tool, Class: class, Figure: fmt.Sprintf("%.2f · %s (%s–%s)", times, inUnit(b.Median, g.Unit), short(b.Least), short(b.Most)),
-			X: labelWidth, Y: at, TextY: at + barHeight - 3, Width: w, End: labelWidth + w + 6, Cut: times > longest,
+			X: labelWidth, Y: at, TextY: at + barHeight - 3, Width: w, Cut: times > longest,
 		})
 		at += barStep
 	}
@@ -91,7 +91,12 @@ func (g *goal) draw(y *int) group {
 	return d
 }
 
-func short(f float64) string { return fmt.Sprintf("%.3g", f) }
+func short(f float64) string {
+	if f >= 100 {
+		return whole(f)
+	}
+	return fmt.Sprintf("%.3g", f)
+}
 
 func escaped(s string) (string, error) {
 	var out strings.Builder
@@ -127,7 +132,7 @@ var drawingSVG = template.Must(template.New("chart").Funcs(template.FuncMap{"xml
 {{- range .Bars}}
 <text x="{{$.Labels}}" y="{{.TextY}}" text-anchor="end">{{xml .Tool}}</text>
 <rect class="{{.Class}}" x="{{.X}}" y="{{.Y}}" width="{{.Width}}" height="13"/>
-<text x="{{.End}}" y="{{.TextY}}">{{if .Cut}}→ {{end}}{{xml .Figure}}</text>
+<text x="{{$.Figures}}" y="{{.TextY}}">{{if .Cut}}→ {{end}}{{xml .Figure}}</text>
 {{- end}}
 <line class="one" x1="{{$.One}}" y1="{{.Top}}" x2="{{$.One}}" y2="{{.Bottom}}"/>
 <line class="goal" x1="{{.Goal}}" y1="{{.Top}}" x2="{{.Goal}}" y2="{{.Bottom}}"/>

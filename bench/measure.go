@@ -32,6 +32,7 @@ type usage struct {
 	WAL               int64   // bytes that the server wrote meanwhile; a backup switches segments
 	Replayed          float64 // of a restore: seconds that the server's startup process was there
 	Waited            float64 // and those of them in which it ran restore_command
+	Blocked           float64 // and those in which a disk held it up
 	TPS               float64 // that pgbench reached
 	Behind            int64   // bytes of WAL that an archiver did not have yet, at the worst
 	LostRows          int     // that were acknowledged, with the host

@@ -123,6 +123,7 @@ func (b *bench) pitr(ctx context.Context) error {
 		waited := func(u usage) float64 { return u.Waited }
 		b.table(&restores, append([]column{
 			{"files to serving, s", replay, two}, {"startup process, s", replayed, two}, {"of it in restore_command, s", waited, two},
+			{"of it held up by the disk, s", func(u usage) float64 { return u.Blocked }, two},
 		}, restoreColumns...)...)
 		work := fmt.Sprintf("a moment behind %d segments", segments)
 		b.beside(work, "until it serves", "s", &restores, serving, 0.8)
@@ -145,9 +146,8 @@ func (b *bench) pitr(ctx context.Context) error {
 func (b *bench) travel(ctx context.Context, t traveller, name, at string) (usage, error) {
 	w := b.watchReplay()
 	u, err := t.restoreTo(ctx, name, "b0", at)
-	var werr error
-	u.Replayed, u.Waited, werr = w.seen()
-	return u, errors.Join(err, werr)
+	err = errors.Join(err, w.seen(&u))
+	return u, err
 }
 
 // write has pgbench make so many segments of WAL, and gives a moment at their end.

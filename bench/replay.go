@@ -22,6 +22,7 @@ type replayWatch struct {
 	stop, stopped chan struct{}
 
 	replayed, waited time.Duration // since the startup process began; of it with a child
+	blocked          time.Duration // of it without one, and held up by a disk
 }
 
 // watchReplay watches every server that recovers below the work directory.
@@ -39,8 +40,11 @@ func (b *bench) watchReplay() *replayWatch {
 			if pid != 0 {
 				now := time.Now()
 				w.replayed += now.Sub(last)
-				if len(childrenOf(pid)) > 0 {
+				switch {
+				case len(childrenOf(pid)) > 0:
 					w.waited += now.Sub(last)
+				case state(pid) == 'D':
+					w.blocked += now.Sub(last)
 				}
 				last = now
 			} else if pid = b.startup(); pid != 0 {
@@ -58,14 +62,15 @@ func (b *bench) watchReplay() *replayWatch {
 	return w
 }
 
-// seen ends it, and gives the seconds of replay, and those in which it waited.
-func (w *replayWatch) seen() (replayed, waited float64, err error) {
+// seen ends it, and puts the seconds into a restore's figures.
+func (w *replayWatch) seen(u *usage) error {
 	close(w.stop)
 	<-w.stopped
 	if w.replayed == 0 {
-		return 0, 0, errors.New("no recovery was seen")
+		return errors.New("no recovery was seen")
 	}
-	return w.replayed.Seconds(), w.waited.Seconds(), nil
+	u.Replayed, u.Waited, u.Blocked = w.replayed.Seconds(), w.waited.Seconds(), w.blocked.Seconds()
+	return nil
 }
 
 // startup finds the startup process of a server that recovers; 0 for none.
@@ -90,6 +95,16 @@ func (b *bench) startup() int {
 		}
 	}
 	return 0
+}
+
+// state is the letter that Linux gives a process: D is held up by a disk; 0 if it ended.
+func state(pid int) byte {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, ok := strings.Cut(string(text), ") ")
+	if err != nil || !ok || rest == "" {
+		return 0
+	}
+	return rest[0]
 }
 
 var startupTitle = regexp.MustCompile(`^postgres: (\S+: )?startup`)

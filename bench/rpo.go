@@ -80,10 +80,15 @@ func (b *bench) rpo(ctx context.Context) error {
 	const work = "host and disk lost"
 	if ours := all.get("kbcli"); ours != nil {
 		g := goal{Work: work, What: "commits lost, median", Unit: "s", Kbcli: ours.median(seconds), Bound: 1}
-		if other := all.get("pgbackrest"); other != nil {
-			g.Other, g.Theirs = other.name, other.median(seconds)
+		for _, name := range []string{"pg_receivewal", "pgbackrest"} { // the best, and the one that has a repository
+			if other := all.get(name); other != nil {
+				g.Other, g.Theirs = name, other.median(seconds)
+				b.judge(g)
+			}
 		}
-		b.judge(g)
+		if g.Other == "" {
+			b.judge(g)
+		}
 	}
 	if ours := all.get("kbcli, sync"); ours != nil {
 		v := ours.values(rows)
