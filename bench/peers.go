@@ -33,8 +33,6 @@ func (p *pgBackRest) settings() string {
 	return "compress-type=zst, compress-level=1, process-max=2, repo1-bundle=y, start-fast=y, " + how
 }
 
-func (p *pgBackRest) incremental() bool { return true }
-
 func (p *pgBackRest) cmd() string {
 	return "pgbackrest --config=" + filepath.Join(p.home(), "conf") + " --stanza=bench"
 }

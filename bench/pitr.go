@@ -122,7 +122,9 @@ func (b *bench) pitr(ctx context.Context) error {
 		replayed := func(u usage) float64 { return u.Replayed }
 		waited := func(u usage) float64 { return u.Waited }
 		b.table(&restores, append([]column{
-			{"files to serving, s", replay, two}, {"startup process, s", replayed, two}, {"of it in restore_command, s", waited, two},
+			{"files to serving, s", replay, two},
+			{"startup process, s", replayed, two},
+			{"of it in restore_command, s", waited, two},
 			{"of it held up by the disk, s", func(u usage) float64 { return u.Blocked }, two},
 		}, restoreColumns...)...)
 		work := fmt.Sprintf("a moment behind %d segments", segments)

@@ -113,11 +113,21 @@ type column struct {
 
 var (
 	backupColumns = []column{
-		{"wall s", wall, two}, {"CPU s", cpu, two}, {"server's CPU s", serverCPU, two}, {"read", read, size[float64]}, {"written", written, size[float64]},
-		{"stored", stored, size[float64]}, {"objects", objects, whole}, {"peak memory", peak, size[float64]},
+		{"wall s", wall, two},
+		{"CPU s", cpu, two},
+		{"server's CPU s", serverCPU, two},
+		{"read", read, size[float64]},
+		{"written", written, size[float64]},
+		{"stored", stored, size[float64]},
+		{"objects", objects, whole},
+		{"peak memory", peak, size[float64]},
 	}
 	restoreColumns = []column{
-		{"files there, s", wall, two}, {"serving, s", serving, two}, {"CPU s", cpu, two}, {"read", read, size[float64]}, {"written", written, size[float64]},
+		{"files there, s", wall, two},
+		{"serving, s", serving, two},
+		{"CPU s", cpu, two},
+		{"read", read, size[float64]},
+		{"written", written, size[float64]},
 		{"peak memory", peak, size[float64]},
 	}
 )
