@@ -11,6 +11,7 @@ TESTFLAGS ?=
 BENCHCOUNT ?= 6
 OLD ?= HEAD~1
 NEW ?= HEAD
+RESULTS ?= bench/results/latest.json
 
 TOOL := go tool -modfile=tools/go.mod
 
@@ -77,9 +78,13 @@ long: bin/slowest node ## the tests on a Kubernetes node that take a quarter of 
 	go test -timeout 60m $(TESTFLAGS) -count=1 -tags long -json ./e2e/node | bin/slowest
 
 .PHONY: bench
-bench: build ## Go's benchmarks, then the same work beside other tools: an hour, as root
+bench: build ## Go's benchmarks, then the same work beside other tools, kept in RESULTS: hours, as root
 	go test -run '^$$' -bench . -benchmem ./...
-	bench/run.sh
+	bench/run.sh -json '$(RESULTS)'
+
+.PHONY: bench-report
+bench-report: ## the chart and the README's table from RESULTS
+	go run ./bench report '$(RESULTS)' README.md docs/img/bench.svg
 
 # the inner loops: in memory, and over in a minute
 BENCH_GO := BenchmarkFeed|BenchmarkPageChecksum|BenchmarkVerifyPage|BenchmarkCompress|BenchmarkDecompress|BenchmarkPack|BenchmarkFiles|BenchmarkDecode|BenchmarkXact|BenchmarkReceive
@@ -94,7 +99,7 @@ bench-diff: ## the inner loops of two commits beside each other: OLD=rev, NEW=re
 	tools/bench-diff.sh '$(OLD)' '$(NEW)' '^($(BENCH_GO))$$' '$(BENCHCOUNT)' $(BENCH_PACKAGES)
 
 .PHONY: bench-quick
-bench-quick: build ## the same work beside other tools with small data: minutes, as root
+bench-quick: build ## the same work beside other tools with small data: six minutes, as root
 	bench/run.sh -quick
 
 .PHONY: bench-index

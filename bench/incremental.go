@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -15,7 +16,9 @@ func (b *bench) incremental(ctx context.Context) error {
 		return err
 	}
 	tools := b.pick(&kbcli{b: b}, newPgBackRest(b))
-	b.print("## Incremental: %s of pgbench, 1 %% of the pages changed\n", size(s.tree))
+	if err := b.begin("incremental", "Incremental: %s of pgbench, 1 %% of the pages changed", size(s.tree)); err != nil {
+		return err
+	}
 	b.settings(tools)
 	var all samples
 	err = b.with(ctx, s, tools, func() error {
@@ -31,29 +34,41 @@ func (b *bench) incremental(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.table(&all, false)
-	full := all.get("kbcli full")
+	b.table(&all, backupColumns...)
 	for _, how := range []string{"contiguous", "scattered"} {
-		ours, theirs := all.get("kbcli incremental, "+how), all.get("pgbackrest incremental, "+how)
-		if ours == nil {
-			continue
-		}
-		most := 0.0
-		if how == "contiguous" {
-			most = 0.1
-			// the two segments that a backup makes the server end are received, spooled
-			// and read from the spool, as all WAL is: that is archiving
-			b.ratio("kbcli reads, without the WAL that it archives meanwhile, of the database", ours.median(func(u usage) float64 { return float64(u.Read - 2*u.WAL) }), float64(s.tree), 0.02)
-			b.ratio("kbcli writes, without that WAL, of the database", ours.median(func(u usage) float64 { return float64(u.Written - u.WAL) }), float64(s.tree), 0.02)
-		}
-		b.ratio(how+": kbcli incremental / its full, wall", ours.median(wall), full.median(wall), most)
-		b.ratio(how+": kbcli incremental / its full, CPU", ours.median(cpu), full.median(cpu), most)
-		b.ratio(how+": kbcli / pgBackRest, wall", ours.median(wall), theirs.median(wall), 0)
-		b.ratio(how+": kbcli / pgBackRest, CPU", ours.median(cpu), theirs.median(cpu), 0)
-		b.ratio(how+": kbcli / pgBackRest, stored", ours.median(stored), theirs.median(stored), 0)
+		b.incrementalGoals(&all, how, float64(s.tree))
 	}
-	b.print("")
-	return s.remove()
+	return errors.Join(b.keep(), s.remove())
+}
+
+func (b *bench) incrementalGoals(all *samples, how string, tree float64) {
+	work := "incremental of 1 %, " + how
+	these := all.of(" incremental, " + how)
+	ours, theirs, full := these.get("kbcli"), these.get("pgbackrest"), all.get("kbcli full")
+	if ours == nil {
+		return
+	}
+	b.beside(work, "wall", "s", these, wall, 0.2)
+	// the two segments that a backup makes the server end are received, spooled and read
+	// from the spool, as all WAL is: that is archiving
+	for _, x := range []struct {
+		what string
+		by   func(usage) float64
+	}{
+		{"bytes read without the WAL that is archived meanwhile", func(u usage) float64 { return float64(u.Read - 2*u.WAL) }},
+		{"bytes written without that WAL", func(u usage) float64 { return float64(u.Written - u.WAL) }},
+	} {
+		b.judge(goal{Work: work, What: x.what, Unit: "bytes", Kbcli: ours.median(x.by), Other: "the database", Theirs: tree, Ratio: true, Bound: 0.02})
+	}
+	if how == "contiguous" {
+		b.aside(work, "wall, of a full one's", ours.median(wall), full.median(wall), 0.1)
+		b.aside(work, "CPU, of a full one's", ours.median(cpu), full.median(cpu), 0.1)
+	} else {
+		b.ratio(work+": kbcli / its full, wall", ours.median(wall), full.median(wall))
+		b.ratio(work+": kbcli / its full, CPU", ours.median(cpu), full.median(cpu))
+	}
+	b.ratio(work+": kbcli / pgbackrest, CPU", ours.median(cpu), theirs.median(cpu))
+	b.ratio(work+": kbcli / pgbackrest, stored", ours.median(stored), theirs.median(stored))
 }
 
 func (b *bench) incrementalRun(ctx context.Context, s *server, tools []tool, run int, scattered bool, all *samples) error {

@@ -31,6 +31,10 @@ type bench struct {
 	uid   int      // of the servers and of the tools that must be them
 	gid   int
 	out   io.Writer // the report
+	json  string    // where the results are kept; empty for nowhere
+
+	versions []string // of all programs
+	now      *section // that is measured
 
 	servers []*server // that were made
 }
@@ -48,11 +52,19 @@ var tests = []test{
 	{"s3", "the same of one data set, with an S3 server", (*bench).s3},
 	{"pitr", "a moment behind 120 segments of WAL", (*bench).pitr},
 	{"archive", "pgbench while WAL is archived, and with archiving off", (*bench).archive},
+	{"rpo", "the host and its disk lost under a light load: what is missing in a restore", (*bench).rpo},
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == adopt {
+		if err := reaper(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		stop()
@@ -71,15 +83,19 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&out, "out", "", "append the report to this file too")
 	flag.StringVar(&only, "tools", "", "these tools only, with commas between")
 	flag.StringVar(&data, "data", "", "these data sets of full only: pgbench, mixed, tables, with commas between")
+	flag.StringVar(&b.json, "json", "", "keep goals and medians in this file, in place of those of the same tests")
 	flag.BoolVar(&b.quick, "quick", false, "small data sets")
 	flag.BoolVar(&keep, "keep", false, "leave the work directory")
-	flag.IntVar(&b.runs, "runs", 0, "how often each tool does each thing (default 3, or 2 with -quick)")
+	flag.IntVar(&b.runs, "runs", 0, "how often each tool does each thing (default 5, or 1 with -quick)")
 	flag.Usage = help
 	flag.Parse()
+	if done, err := render(flag.Args()); done {
+		return err
+	}
 	if b.runs == 0 {
-		b.runs = 3
+		b.runs = 5
 		if b.quick {
-			b.runs = 2
+			b.runs = 1
 		}
 	}
 	if os.Geteuid() != 0 {
@@ -144,6 +160,10 @@ func help() {
 	for _, t := range tests {
 		fmt.Fprintf(w, "  %-12s %s\n", t.name, t.about)
 	}
+	fmt.Fprint(w, "\nwhat -json kept:\n"+
+		"  table FILE           print the README's table\n"+
+		"  chart FILE           print the chart, SVG\n"+
+		"  report FILE README SVG  put both in their places\n")
 	fmt.Fprint(w, "\nflags:\n")
 	flag.PrintDefaults()
 }

@@ -30,6 +30,13 @@ type usage struct {
 	Serving           float64 // of a restore: seconds until the new server answers
 	Requests          int     // to an S3 server
 	WAL               int64   // bytes that the server wrote meanwhile; a backup switches segments
+	Replayed          float64 // of a restore: seconds that the server's startup process was there
+	Waited            float64 // and those of them in which it ran restore_command
+	Blocked           float64 // and those in which a disk held it up
+	TPS               float64 // that pgbench reached
+	Behind            int64   // bytes of WAL that an archiver did not have yet, at the worst
+	LostRows          int     // that were acknowledged, with the host
+	LostTime          float64 // seconds from the last restored row to the last acknowledged one
 }
 
 // meter counts what commands take. What a child and its children read, wrote and
@@ -228,6 +235,20 @@ func childrenOf(pid int) []int {
 		for _, f := range strings.Fields(string(b)) {
 			if n, err := strconv.Atoi(f); err == nil {
 				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// processesWith lists those that have a text in their arguments.
+func processesWith(text string) []int {
+	var out []int
+	found, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well formed
+	for _, file := range found {
+		if line, err := os.ReadFile(file); err == nil && bytes.Contains(line, []byte(text)) {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+				out = append(out, pid)
 			}
 		}
 	}

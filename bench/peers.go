@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // pgBackRest, at zstd's level 1 like kbcli, with as many processes as the machine has cores.
@@ -17,6 +18,7 @@ type pgBackRest struct {
 	peer
 	labels map[string]string
 	s3     *bucket // nil: a directory
+	async  bool    // WAL goes and comes by processes that stay for several segments
 }
 
 func newPgBackRest(b *bench) *pgBackRest {
@@ -24,10 +26,12 @@ func newPgBackRest(b *bench) *pgBackRest {
 }
 
 func (p *pgBackRest) settings() string {
-	return "compress-type=zst, compress-level=1, process-max=2, repo1-bundle=y, start-fast=y; archive-push synchronous"
+	how := "archive-async=n"
+	if p.async {
+		how = "archive-async=y"
+	}
+	return "compress-type=zst, compress-level=1, process-max=2, repo1-bundle=y, start-fast=y, " + how
 }
-
-func (p *pgBackRest) incremental() bool { return true }
 
 func (p *pgBackRest) cmd() string {
 	return "pgbackrest --config=" + filepath.Join(p.home(), "conf") + " --stanza=bench"
@@ -65,6 +69,9 @@ pg1-socket-path=%[4]s
 pg1-user=postgres
 pg1-database=postgres
 `, h, s.data, s.port, s.socket, repo)
+	if p.async {
+		conf = strings.Replace(conf, "start-fast=y\n", "start-fast=y\narchive-async=y\n", 1)
+	}
 	if err := os.WriteFile(filepath.Join(h, "conf"), []byte(conf), 0o644); err != nil {
 		return err
 	}
@@ -123,6 +130,18 @@ func (p *pgBackRest) delta(ctx context.Context, name, dir string) (usage, error)
 func (p *pgBackRest) forget(ctx context.Context, _ string) error {
 	_, err := finish(p.b.command(ctx, false, "bash", "-c", p.cmd()+" expire"), nil)
 	return err
+}
+
+// end waits for the processes that stay a while, which write into the directory.
+func (p *pgBackRest) end(ctx context.Context) error {
+	for len(processesWith(filepath.Join(p.home(), "conf"))) > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return p.peer.end(ctx)
 }
 
 // basebackup is pg_basebackup, compressing at the client.

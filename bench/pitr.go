@@ -79,7 +79,9 @@ func (b *bench) pitr(ctx context.Context) error {
 	if _, err := s.pgbench(ctx, "-i", "-q", "-s", rows); err != nil {
 		return err
 	}
-	tools := []traveller{&kbcli{b: b}, newPgBackRest(b), newFeed(b, "cp", false), newFeed(b, "in-pg_wal", true)}
+	theirs := newPgBackRest(b)
+	theirs.async = true
+	tools := []traveller{&kbcli{b: b}, theirs, newFeed(b, "cp", false), newFeed(b, "in-pg_wal", true)}
 	var all []tool
 	for _, t := range tools {
 		all = append(all, t)
@@ -98,13 +100,15 @@ func (b *bench) pitr(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.print("## A moment behind %d segments of WAL of pgbench\n", n)
+		if err := b.begin("pitr", "A moment behind %d segments of WAL of pgbench", n); err != nil {
+			return err
+		}
 		b.settings(all)
 		for run := range b.runs {
 			for i := range tools {
 				t := tools[(i+run)%len(tools)]
 				name := fmt.Sprintf("p%d", run)
-				u, err := t.restoreTo(ctx, name, "b0", at)
+				u, err := b.travel(ctx, t, name, at)
 				if err != nil {
 					return fmt.Errorf("%s: %w", t.name(), err)
 				}
@@ -114,17 +118,38 @@ func (b *bench) pitr(ctx context.Context) error {
 				}
 			}
 		}
-		b.table(&restores, true)
 		replay := func(u usage) float64 { return u.Serving - u.Wall }
-		get := func(name string) *sample { return restores.get(name) }
-		b.ratio("kbcli / pgbackrest, the whole", get("kbcli").median(serving), get("pgbackrest").median(serving), 0.8)
-		b.ratio("kbcli / pgbackrest, replay", get("kbcli").median(replay), get("pgbackrest").median(replay), 0.8)
-		b.ratio("kbcli / cp, replay", get("kbcli").median(replay), get("cp").median(replay), 0)
-		b.ratio("kbcli / all segments already in pg_wal, replay", get("kbcli").median(replay), get("in-pg_wal").median(replay), 1.1)
-		b.print("")
-		return nil
+		replayed := func(u usage) float64 { return u.Replayed }
+		waited := func(u usage) float64 { return u.Waited }
+		b.table(&restores, append([]column{
+			{"files to serving, s", replay, two},
+			{"startup process, s", replayed, two},
+			{"of it in restore_command, s", waited, two},
+			{"of it held up by the disk, s", func(u usage) float64 { return u.Blocked }, two},
+		}, restoreColumns...)...)
+		work := fmt.Sprintf("a moment behind %d segments", segments)
+		b.beside(work, "until it serves", "s", &restores, serving, 0.8)
+		ours, limit := restores.get("kbcli"), restores.get("in-pg_wal")
+		b.limit(work, "replay", "s", ours, limit, replay, 1.1)
+		b.judge(goal{
+			Work: work, What: "share of replay in restore_command, beyond one that does nothing", Bound: 0.02,
+			Kbcli: max(0, ours.median(waited)-limit.median(waited)) / ours.median(replayed),
+		})
+		b.ratio(work+": kbcli, share of replay in restore_command, with all that is PostgreSQL's own", ours.median(waited), ours.median(replayed))
+		for _, name := range []string{"pgbackrest", "cp"} {
+			b.ratio(work+": kbcli / "+name+", replay", ours.median(replay), restores.get(name).median(replay))
+		}
+		return b.keep()
 	})
 	return errors.Join(err, s.remove())
+}
+
+// travel restores a moment, and watches the server replay.
+func (b *bench) travel(ctx context.Context, t traveller, name, at string) (usage, error) {
+	w := b.watchReplay()
+	u, err := t.restoreTo(ctx, name, "b0", at)
+	err = errors.Join(err, w.seen(&u))
+	return u, err
 }
 
 // write has pgbench make so many segments of WAL, and gives a moment at their end.

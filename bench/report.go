@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,13 +21,17 @@ type sample struct {
 type samples struct{ rows []*sample }
 
 func (s *samples) add(name string, u usage) {
+	s.put(name, u)
+	say("  %s: %.2f s, %.2f s CPU, %s read, %s written, %s stored", name, u.Wall, u.CPU, size(u.Read), size(u.Written), size(u.Stored))
+}
+
+func (s *samples) put(name string, u usage) {
 	i := slices.IndexFunc(s.rows, func(r *sample) bool { return r.name == name })
 	if i < 0 {
 		i = len(s.rows)
 		s.rows = append(s.rows, &sample{name: name})
 	}
 	s.rows[i].of = append(s.rows[i].of, u)
-	say("  %s: %.2f s, %.2f s CPU, %s read, %s written, %s stored", name, u.Wall, u.CPU, size(u.Read), size(u.Written), size(u.Stored))
 }
 
 // get gives the row of a name, or nil.
@@ -61,10 +64,23 @@ func (s *sample) values(by func(usage) float64) []float64 {
 	return v
 }
 
-func (s *sample) spread(by func(usage) float64) string {
+// spread is the median, with the least and the most where they differ from it.
+func (s *sample) spread(by func(usage) float64) string { return s.spreadAs(by, two) }
+
+func (s *sample) spreadAs(by func(usage) float64, as func(float64) string) string {
 	v := s.values(by)
-	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.median(by), v[0], v[len(v)-1])
+	m, least, most := as(s.median(by)), as(v[0]), as(v[len(v)-1])
+	if least == m && most == m {
+		return m
+	}
+	return fmt.Sprintf("%s (%s–%s)", m, least, most)
 }
+
+func two(f float64) string { return fmt.Sprintf("%.2f", f) }
+
+func three(f float64) string { return fmt.Sprintf("%.3f", f) }
+
+func whole(f float64) string { return fmt.Sprintf("%.0f", f) }
 
 func wall(u usage) float64      { return u.Wall }
 func serving(u usage) float64   { return u.Serving }
@@ -88,36 +104,72 @@ func size[T int64 | float64](n T) string {
 	}
 }
 
-// table prints rows with backup columns.
-func (b *bench) table(s *samples, restores bool) {
-	head := "| | wall s (least–most) | CPU s | server's CPU s | read | written | stored | objects | peak memory |"
-	line := "|---|---|---|---|---|---|---|---|---|"
-	if restores {
-		head, line = "| | files there, s (least–most) | serving, s | CPU s | read | written | peak memory |", "|---|---|---|---|---|---|---|"
+// column is a figure of all rows.
+type column struct {
+	name string
+	by   func(usage) float64
+	as   func(float64) string
+}
+
+var (
+	backupColumns = []column{
+		{"wall s", wall, two},
+		{"CPU s", cpu, two},
+		{"server's CPU s", serverCPU, two},
+		{"read", read, size[float64]},
+		{"written", written, size[float64]},
+		{"stored", stored, size[float64]},
+		{"objects", objects, whole},
+		{"peak memory", peak, size[float64]},
+	}
+	restoreColumns = []column{
+		{"files there, s", wall, two},
+		{"serving, s", serving, two},
+		{"CPU s", cpu, two},
+		{"read", read, size[float64]},
+		{"written", written, size[float64]},
+		{"peak memory", peak, size[float64]},
+	}
+)
+
+// table prints rows, each figure with its least and its most, and keeps them.
+func (b *bench) table(s *samples, columns ...column) {
+	head, line := "| |", "|---|"
+	for _, c := range columns {
+		head += " " + c.name + " |"
+		line += "---|"
 	}
 	b.print("%s\n%s", head, line)
 	for _, r := range s.rows {
-		if restores {
-			b.print("| %s | %s | %s | %.2f | %s | %s | %s |", r.name, r.spread(wall), r.spread(serving), r.median(cpu),
-				size(r.median(read)), size(r.median(written)), size(r.median(peak)))
-			continue
+		cells := "| " + r.name
+		if n := len(r.of); n != b.runs {
+			cells += fmt.Sprintf(" (%d runs)", n)
 		}
-		b.print("| %s | %s | %.2f | %.2f | %s | %s | %s | %.0f | %s |", r.name, r.spread(wall), r.median(cpu), r.median(serverCPU),
-			size(r.median(read)), size(r.median(written)), size(r.median(stored)), r.median(objects), size(r.median(peak)))
+		for _, c := range columns {
+			cells += " | " + r.spreadAs(c.by, c.as)
+			b.note(r, c.name, c.by)
+		}
+		b.print("%s |", cells)
 	}
 	b.print("")
 }
 
-// ratio prints one of two medians, and what it should be.
-func (b *bench) ratio(what string, x, y, most float64) {
-	if y == 0 {
-		return
+// ratio prints one of two medians, which is not judged.
+func (b *bench) ratio(what string, x, y float64) {
+	if y != 0 {
+		b.print("- %s: **%.3f**", what, x/y)
 	}
-	verdict := ""
-	if most > 0 {
-		verdict = fmt.Sprintf(" (at most %g: %s)", most, map[bool]string{true: "held", false: "NOT held"}[x/y <= most])
+}
+
+// of keeps the rows whose name ends so, named without that end.
+func (s *samples) of(end string) *samples {
+	out := &samples{}
+	for _, r := range s.rows {
+		if name, ok := strings.CutSuffix(r.name, end); ok {
+			out.rows = append(out.rows, &sample{name, r.of})
+		}
 	}
-	b.print("- %s: **%.3f**%s", what, x/y, verdict)
+	return out
 }
 
 // best is the least median among the other tools.
@@ -138,16 +190,15 @@ func (b *bench) heading() error {
 	if err != nil {
 		return err
 	}
+	if err := b.look(); err != nil {
+		return err
+	}
 	b.print("\n# %s", time.Now().UTC().Format("2006-01-02 15:04 UTC"))
 	b.print("\n`go run ./bench %s`\n", strings.Join(arguments(os.Args[1:]), " "))
 	b.print("%d cores %s, load before it %s; medians of %d runs, interleaved, with the least and the most.", runtime.NumCPU(), runtime.GOARCH,
 		strings.Join(strings.Fields(string(load))[:3], " "), b.runs)
-	for _, v := range [][]string{{b.kbcli, "version"}, {b.bin + "/postgres", "--version"}, {"pgbackrest", "version"}, {"barman", "--version"}} {
-		out, err := exec.Command(v[0], v[1:]...).Output()
-		if err != nil {
-			return fmt.Errorf("%s: %w; bench/install installs the tools", v[0], err)
-		}
-		b.print("- %s", strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", ", "))
+	for _, v := range b.versions {
+		b.print("- %s", v)
 	}
 	b.print("")
 	return nil
@@ -166,7 +217,7 @@ func arguments(args []string) []string {
 	var out []string
 	for i := 0; i < len(args); i++ {
 		switch name, _, whole := strings.Cut(strings.TrimLeft(args[i], "-"), "="); name {
-		case "work", "out", "kbcli", "pgbin", "user":
+		case "work", "out", "json", "kbcli", "pgbin", "user":
 			if !whole {
 				i++
 			}

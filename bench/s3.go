@@ -38,7 +38,9 @@ func (b *bench) s3(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.print("## S3 on this machine (versitygw, TLS): full backup and restore of %s of pgbench\n", size(s.tree))
+	if err := b.begin("s3", "S3 on this machine (versitygw, TLS): full backup and restore of %s of pgbench", size(s.tree)); err != nil {
+		return err
+	}
 	tools := b.pick(ours, theirs)
 	b.settings(tools)
 	var backups, restores samples
@@ -55,21 +57,16 @@ func (b *bench) s3(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.table(&backups, false)
-	b.table(&restores, true)
-	b.print("| requests for a GB of the database | backup | restore |\n|---|---|---|")
-	for _, t := range tools {
-		perGB := func(s *sample) float64 {
-			return s.median(func(u usage) float64 { return float64(u.Requests) })
-		}
-		b.print("| %s | %.0f | %.0f |", t.name(), perGB(backups.get(t.name()))/float64(s.tree)*1e9, perGB(restores.get(t.name()))/float64(s.tree)*1e9)
-	}
-	b.print("")
-	b.ratio("backup: kbcli / pgbackrest, wall", backups.get("kbcli").median(wall), backups.get("pgbackrest").median(wall), 0.7)
-	b.ratio("restore: kbcli / pgbackrest, until the files are there", restores.get("kbcli").median(wall), restores.get("pgbackrest").median(wall), 0.7)
-	b.ratio("restore: kbcli / pgbackrest, until it serves", restores.get("kbcli").median(serving), restores.get("pgbackrest").median(serving), 0.7)
-	b.print("")
-	return s.remove()
+	requests := column{"requests a GB of the database", func(u usage) float64 { return float64(u.Requests) / float64(s.tree) * 1e9 }, whole}
+	b.table(&backups, append([]column{requests}, backupColumns...)...)
+	b.table(&restores, append([]column{requests}, restoreColumns...)...)
+	const saved, back = "full backup, S3", "restore of a full, S3"
+	b.beside(saved, "wall", "s", &backups, wall, 0.7)
+	b.beside(back, "until the files are there", "s", &restores, wall, 0.7)
+	b.beside(back, "until it serves", "s", &restores, serving, 0.7)
+	b.ratio(saved+": kbcli / pgbackrest, requests", backups.get("kbcli").median(requests.by), backups.get("pgbackrest").median(requests.by))
+	b.ratio(back+": kbcli / pgbackrest, requests", restores.get("kbcli").median(requests.by), restores.get("pgbackrest").median(requests.by))
+	return errors.Join(b.keep(), s.remove())
 }
 
 // s3Run is one backup and one restore, with the requests that they made.

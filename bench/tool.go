@@ -35,9 +35,6 @@ type tool interface {
 	end(ctx context.Context) error
 }
 
-// incremental tools know what changed.
-type incremental interface{ incremental() bool }
-
 // with prepares the tools for a server, runs work, and ends them.
 func (b *bench) with(ctx context.Context, s *server, tools []tool, work func() error) (err error) {
 	var commands []string
