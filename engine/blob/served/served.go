@@ -133,13 +133,16 @@ func (s *Store) ask(ctx context.Context, method, path string, query url.Values, 
 		}
 	}
 	resp, err := s.http.Do(r)
+	if body != nil {
+		body.close()
+	}
 	if err != nil {
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		if body != nil && body.failed() != nil {
-			_, err := give(body.failed())
+		if body != nil && body.err != nil {
+			_, err := give(body.err)
 			return nil, err
 		}
 		_, err = give(err)
