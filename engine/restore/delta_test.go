@@ -404,6 +404,36 @@ func TestDeltaKilled(t *testing.T) {
 	t.Logf("%d of 12 were killed in the middle", killed)
 }
 
+// TestDeltaKeepsTheLabel: as long as a directory's control file names a checkpoint its label
+// stays. Without it a base backup that was never started would begin at the wrong one.
+func TestDeltaKeepsTheLabel(t *testing.T) {
+	r, _ := deltaRig(t, repository.Options{})
+	r.backup(t, "b1")
+	p := planOf(t, r, "b1")
+	into, _ := r.place(t)
+	if err := p.Fetch(t.Context(), into); err != nil {
+		t.Fatal(err)
+	}
+	control, err := os.ReadFile(filepath.Join(r.server.DataDir, "global", "pg_control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(into.DataDirectory, "global", "pg_control")
+	if err := os.WriteFile(at, control, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// no other control file can be put
+	if err := os.MkdirAll(filepath.Join(at+".new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, into)
+	into.Delta = &restore.Delta{}
+	if err := p.Fetch(t.Context(), into); err == nil {
+		t.Fatal("it was restored over")
+	}
+	sameTrees(t, tree(t, into), before)
+}
+
 // starts tells whether the server's program takes the directory.
 func starts(t *testing.T, bin, data string) (string, bool) {
 	t.Helper()
