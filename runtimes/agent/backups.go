@@ -41,6 +41,7 @@ type job struct {
 
 	mu       sync.Mutex
 	progress basebackup.Progress
+	silent   error // of a standby that takes it and is not heard; nil: it is
 }
 
 // startJob begins to take a backup.
