@@ -450,8 +450,17 @@ func (f *fetcher) finish() error {
 		return err
 	}
 	for i := range f.files.Files {
-		if t := &f.files.Files[i]; t.Kind == repository.RegularFile && !f.dated[i] {
-			root, name := f.place(t.Path)
+		t := &f.files.Files[i]
+		if t.Kind != repository.RegularFile {
+			continue
+		}
+		root, name := f.place(t.Path)
+		if t.Mode&ownerWrites != ownerWrites {
+			if err := root.Chmod(name, os.FileMode(t.Mode)); err != nil {
+				return err
+			}
+		}
+		if !f.dated[i] {
 			at := time.UnixMicro(t.ModTime)
 			if err := root.Chtimes(name, at, at); err != nil {
 				return err
