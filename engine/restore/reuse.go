@@ -171,28 +171,6 @@ func syncIn(root *os.Root, dir string) error {
 	return nil
 }
 
-// used is how many bytes of the disk a directory takes.
-func used(dir string) (int64, error) {
-	var n int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && (d.IsDir() || st.Nlink == 1) {
-			n += st.Blocks * 512
-		}
-		return nil
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	return n, err
-}
-
 // readFullAt reads b, or as much as there is, and gives how much that is.
 func readFullAt(r io.ReaderAt, b []byte, off int64) (int, error) {
 	n, err := r.ReadAt(b, off)
