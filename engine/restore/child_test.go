@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type child struct {
 	Conninfo                string // of the server to back up; empty: restore
 	Into                    restore.Into
 	Memory                  int64
+	AsOwner                 bool // Into's owner restores, and not who runs the test
 }
 
 // childSays is what it says in the end.
@@ -100,6 +102,12 @@ func (c child) work(ctx context.Context, says *childSays) error {
 	}
 	c.Into.Bounds = held
 	c.Into.Jobs = 4
+	if c.AsOwner && c.Into.UID > 0 {
+		if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(c.Into.GID), syscall.Setuid(c.Into.UID)); err != nil {
+			return err
+		}
+		c.Into.UID, c.Into.GID = -1, -1
+	}
 	if err := p.Fetch(ctx, c.Into); err != nil {
 		return err
 	}

@@ -48,8 +48,8 @@ type deltaWork struct{ kept, fetched, written atomic.Int64 }
 const comparePage = 8 << 10
 
 // prune removes what the backup does not have in dir, which is at in it: other files,
-// what is not of the kind that it should be, and files that something else may hold by
-// another name. Links are not followed.
+// what is not of the kind that it should be, files that something else may hold by another
+// name, and those that their owner may not write to. Links are not followed.
 func (f *fetcher) prune(root *os.Root, dir, at string) error {
 	entries, err := fs.ReadDir(root.FS(), dir)
 	if err != nil {
@@ -113,7 +113,7 @@ func (f *fetcher) keeps(d fs.DirEntry, p string) (bool, error) {
 			return false, err
 		}
 		st, ok := info.Sys().(*syscall.Stat_t)
-		return ok && st.Nlink == 1, nil
+		return ok && st.Nlink == 1 && info.Mode()&ownerWrites == ownerWrites, nil
 	}
 	return false, nil
 }

@@ -404,6 +404,76 @@ func TestDeltaKilled(t *testing.T) {
 	t.Logf("%d of 12 were killed in the middle", killed)
 }
 
+// TestDeltaReadOnly: who is not root restores over files that he may only read himself, as
+// keys are.
+func TestDeltaReadOnly(t *testing.T) {
+	r, repo := deltaRig(t, repository.Options{})
+	uid, gid := testpg.Owner(t)
+	key := filepath.Join(r.server.DataDir, "server.key")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.WriteFile(key, []byte("a key"), 0o400))
+	must(os.Lchown(key, uid, gid))
+	r.backup(t, "b1")
+	into, _ := r.place(t)
+	place := filepath.Join(filepath.Dir(into.DataDirectory), "repo")
+	for _, cmd := range [][]string{{"cp", "-a", repo, place}, {"chown", "-R", fmt.Sprint(uid, ":", gid), place, filepath.Dir(place)}} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	work := child{Repo: place, Lineage: r.lineage.Info().ID, Backup: "b1", Into: into, AsOwner: true}
+	if says := work.do(t); says.Err != "" {
+		t.Fatal(says.Err)
+	}
+	want := tree(t, into)
+	restoredKey := filepath.Join(into.DataDirectory, "server.key")
+	must(os.Chmod(restoredKey, 0o600))
+	must(os.WriteFile(restoredKey, []byte("other"), 0o600))
+	for _, mode := range []os.FileMode{0o400, 0o600} {
+		must(os.Chmod(restoredKey, mode))
+		work.Into.Delta = &restore.Delta{}
+		if says := work.do(t); says.Err != "" {
+			t.Fatal(says.Err)
+		}
+		sameTrees(t, tree(t, into), want)
+	}
+}
+
+// TestDeltaKeepsTheLabel: as long as a directory's control file names a checkpoint its label
+// stays. Without it a base backup that was never started would begin at the wrong one.
+func TestDeltaKeepsTheLabel(t *testing.T) {
+	r, _ := deltaRig(t, repository.Options{})
+	r.backup(t, "b1")
+	p := planOf(t, r, "b1")
+	into, _ := r.place(t)
+	if err := p.Fetch(t.Context(), into); err != nil {
+		t.Fatal(err)
+	}
+	control, err := os.ReadFile(filepath.Join(r.server.DataDir, "global", "pg_control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(into.DataDirectory, "global", "pg_control")
+	if err := os.WriteFile(at, control, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// no other control file can be put
+	if err := os.MkdirAll(filepath.Join(at+".new", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := tree(t, into)
+	into.Delta = &restore.Delta{}
+	if err := p.Fetch(t.Context(), into); err == nil {
+		t.Fatal("it was restored over")
+	}
+	sameTrees(t, tree(t, into), before)
+}
+
 // starts tells whether the server's program takes the directory.
 func starts(t *testing.T, bin, data string) (string, bool) {
 	t.Helper()

@@ -46,65 +46,6 @@ type Into struct {
 	Progress func(done, total int64) `json:"-"`
 }
 
-// NoRoomError says that the disk is too small for what would be written.
-type NoRoomError struct {
-	Dir        string
-	Need, Free int64
-}
-
-func (e *NoRoomError) Error() string {
-	return fmt.Sprintf("%s has %d bytes free, the restore needs %d", e.Dir, e.Free, e.Need)
-}
-
-// NotEmptyError says that the target directory holds something.
-type NotEmptyError struct{ Dir string }
-
-func (e *NotEmptyError) Error() string { return fmt.Sprintf("directory %s is not empty", e.Dir) }
-
-// CheckRoom fails unless the target is empty and has room for the data and for
-// the WAL that waits to be replayed.
-func (p *Plan) CheckRoom(into Into) error {
-	entries, err := os.ReadDir(into.DataDirectory)
-	if err == nil && len(entries) > 0 && into.Delta == nil {
-		return &NotEmptyError{into.DataDirectory}
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("restore: %w", err)
-	}
-	var old int64 // what is there is written over
-	if into.Delta != nil {
-		for _, dir := range []string{into.DataDirectory, into.Tablespaces} {
-			n, err := used(dir)
-			if err != nil {
-				return fmt.Errorf("restore: %w", err)
-			}
-			old += n
-		}
-	}
-	dir := into.DataDirectory
-	for {
-		var st unix.Statfs_t
-		err := unix.Statfs(dir, &st)
-		if errors.Is(err, unix.ENOENT) && dir != filepath.Dir(dir) {
-			dir = filepath.Dir(dir)
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("restore: %s: %w", dir, err)
-		}
-		free := int64(st.Bavail) * st.Bsize
-		data := p.BackupBytes
-		if p.Snapshot != "" && !p.Copied {
-			data = 0 // shared with the snapshot
-		}
-		need := p.NeedBytes - p.BackupBytes + max(data-old, 0)
-		if free < need {
-			return &NoRoomError{dir, need, free}
-		}
-		return nil
-	}
-}
-
 // Fetch unpacks the backup of the plan. What it leaves cannot be started without
 // recovery; a failed Fetch leaves a directory that cannot be started at all.
 func (p *Plan) Fetch(ctx context.Context, into Into) error {
@@ -450,8 +391,17 @@ func (f *fetcher) finish() error {
 		return err
 	}
 	for i := range f.files.Files {
-		if t := &f.files.Files[i]; t.Kind == repository.RegularFile && !f.dated[i] {
-			root, name := f.place(t.Path)
+		t := &f.files.Files[i]
+		if t.Kind != repository.RegularFile {
+			continue
+		}
+		root, name := f.place(t.Path)
+		if t.Mode&ownerWrites != ownerWrites {
+			if err := root.Chmod(name, os.FileMode(t.Mode)); err != nil {
+				return err
+			}
+		}
+		if !f.dated[i] {
 			at := time.UnixMicro(t.ModTime)
 			if err := root.Chtimes(name, at, at); err != nil {
 				return err

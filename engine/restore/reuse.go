@@ -126,13 +126,17 @@ func (f *fetcher) disarm() (err error) {
 	if raw, err = pg.InvalidateCheckpoint(raw); err != nil {
 		return err
 	}
+	// first this: without its label a base backup would start from the wrong checkpoint
+	if err := f.putControl(root, raw); err != nil {
+		return err
+	}
 	// with a label it would start from the checkpoint that the label names
 	for _, name := range []string{"backup_label", "backup_label.old", "tablespace_map", "recovery.signal", "standby.signal"} {
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return f.putControl(root, raw)
+	return syncIn(root, ".")
 }
 
 // putControl puts a control file in place of the old, whole and durable.
@@ -152,38 +156,19 @@ func (f *fetcher) putControl(root *os.Root, raw []byte) (err error) {
 	if err := root.Rename(temp, controlPath); err != nil {
 		return err
 	}
-	for _, dir := range []string{path.Dir(controlPath), "."} {
-		d, err := root.Open(dir)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(d.Sync(), d.Close()); err != nil {
-			return fmt.Errorf("sync %s: %w", dir, err)
-		}
-	}
-	return nil
+	return syncIn(root, path.Dir(controlPath))
 }
 
-// used is how many bytes of the disk a directory takes.
-func used(dir string) (int64, error) {
-	var n int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && (d.IsDir() || st.Nlink == 1) {
-			n += st.Blocks * 512
-		}
-		return nil
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+// syncIn makes durable what a directory names.
+func syncIn(root *os.Root, dir string) error {
+	d, err := root.Open(dir)
+	if err != nil {
+		return err
 	}
-	return n, err
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
 }
 
 // readFullAt reads b, or as much as there is, and gives how much that is.

@@ -169,7 +169,7 @@ func (f *fetcher) openTo(w *openFile, i int, e *repository.File) error {
 	if f.delta != nil {
 		flags = os.O_RDWR | os.O_CREATE
 	}
-	file, err := root.OpenFile(name, flags, os.FileMode(e.Mode))
+	file, err := root.OpenFile(name, flags, writable(e))
 	if err != nil {
 		return err
 	}
@@ -196,10 +196,16 @@ func (f *fetcher) begin(file *os.File, e *repository.File) error {
 		}
 	}
 	if e.Mode&^0o700 != 0 || f.delta != nil {
-		return file.Chmod(os.FileMode(e.Mode)) // the umask may have taken some of it
+		return file.Chmod(writable(e)) // the umask may have taken some of it
 	}
 	return nil
 }
+
+// ownerWrites is what a file's owner needs of its mode while it is written. Keys may lack it.
+const ownerWrites = 0o600
+
+// writable is a file's mode until finish gives it its own.
+func writable(e *repository.File) os.FileMode { return os.FileMode(e.Mode) | ownerWrites }
 
 // date gives a whole file its time while it is open, which saves looking it up again.
 // Kernels before 5.8 cannot: then finish does.

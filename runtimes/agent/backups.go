@@ -41,6 +41,7 @@ type job struct {
 
 	mu       sync.Mutex
 	progress basebackup.Progress
+	silent   error // of a standby that takes it and is not heard; nil: it is
 }
 
 // startJob begins to take a backup.
@@ -322,7 +323,9 @@ func (p *Protector) stopJob() {
 // DeleteBackup removes a Backup's bytes from its repository, and then the directory of a
 // snapshot if it is here, or the VolumeSnapshot. Packs that other backups use stay; while one is being taken that
 // may come to use them it is a *BuildingError.
-func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup) error {
+// all are the Backups there are, listed after b was deleted: one that begins later does not
+// build on it.
+func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.Backup, all []*v1alpha1.Backup) error {
 	if b.Status.Lineage == "" {
 		return nil
 	}
@@ -333,7 +336,7 @@ func DeleteBackup(ctx context.Context, repo *repository.Repository, b *v1alpha1.
 	if err != nil {
 		return err
 	}
-	if isBuilding(b.Status.Lineage) {
+	if isBuilding(b.Status.Lineage) || builtElsewhere(all, b.Status.Lineage) {
 		return &BuildingError{b.Name}
 	}
 	if err := l.RemoveBackup(ctx, b.Name); err != nil {

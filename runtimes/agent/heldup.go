@@ -73,13 +73,19 @@ func moved(was, is basebackup.Progress) bool {
 const waitsForWAL = "waiting for WAL"
 
 // look notes in j how far it is. What is waited for in a phase that only waits for the
-// Archiver is what holds that one up.
+// Archiver is what holds that one up, and a standby that is silent holds up any.
 func (j *job) look(x basebackup.Progress, archiver error) {
+	j.mu.Lock()
+	silent := j.silent
+	j.mu.Unlock()
 	if moved(j.seen, x) {
 		j.seen = x
 		j.held.by(nil)
 	}
-	if x.Phase == "" || x.Phase == waitsForWAL {
+	switch {
+	case silent != nil:
+		j.held.by(silent)
+	case x.Phase == "" || x.Phase == waitsForWAL:
 		j.held.by(archiver)
 	}
 }

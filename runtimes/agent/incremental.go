@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,15 @@ func isBuilding(lineage string) bool {
 	building.mu.Lock()
 	defer building.mu.Unlock()
 	return building.n[lineage] > 0
+}
+
+// builtElsewhere tells whether a process that need not be this one takes an incremental backup:
+// on Kubernetes the operator deletes, and the agents of pods take.
+func builtElsewhere(all []*v1alpha1.Backup, lineage string) bool {
+	return slices.ContainsFunc(all, func(o *v1alpha1.Backup) bool {
+		return o.Spec.BackupType == v1alpha1.BackupIncremental && o.Status.Phase == v1alpha1.BackupInProgress &&
+			o.Status.Lineage == lineage && o.DeletionTimestamp == nil
+	})
 }
 
 // build keeps the packs of a lineage until end is called.

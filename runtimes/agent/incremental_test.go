@@ -115,9 +115,25 @@ func TestLastWhole(t *testing.T) {
 	b := &v1alpha1.Backup{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "first"}}
 	b.Status.Lineage = d.l.Info().ID
 	var busy *BuildingError
-	if err := DeleteBackup(t.Context(), d.repo, b); !errors.As(err, &busy) {
+	if err := DeleteBackup(t.Context(), d.repo, b, nil); !errors.As(err, &busy) {
 		t.Errorf("deleting: %v", err)
 	}
 	end()
-	d.must(DeleteBackup(t.Context(), d.repo, b))
+	// nor while another process takes it, as the agent of a pod does
+	taken := func(kind v1alpha1.BackupType, phase v1alpha1.BackupPhase, lineage string) *v1alpha1.Backup {
+		o := &v1alpha1.Backup{}
+		o.Spec.BackupType, o.Status.Phase, o.Status.Lineage = kind, phase, lineage
+		return o
+	}
+	gone := taken(v1alpha1.BackupIncremental, v1alpha1.BackupInProgress, b.Status.Lineage)
+	gone.DeletionTimestamp = &metav1.Time{Time: d.now}
+	others := []*v1alpha1.Backup{
+		b, gone, taken(v1alpha1.BackupDatafile, v1alpha1.BackupInProgress, b.Status.Lineage),
+		taken(v1alpha1.BackupIncremental, v1alpha1.BackupFailed, b.Status.Lineage), taken(v1alpha1.BackupIncremental, v1alpha1.BackupInProgress, "another"),
+	}
+	going := append(others, taken(v1alpha1.BackupIncremental, v1alpha1.BackupInProgress, b.Status.Lineage))
+	if err := DeleteBackup(t.Context(), d.repo, b, going); !errors.As(err, &busy) {
+		t.Errorf("deleting beside another process: %v", err)
+	}
+	d.must(DeleteBackup(t.Context(), d.repo, b, others))
 }

@@ -168,7 +168,7 @@ func TestSnapshotLost(t *testing.T) {
 	d.must(os.MkdirAll(path+".tmp/data", 0o700))
 	d.must(os.MkdirAll(path+"2", 0o700))
 	for range 2 { // also again, when it was interrupted
-		d.must(DeleteBackup(t.Context(), repo, b))
+		d.must(DeleteBackup(t.Context(), repo, b, nil))
 	}
 	left, err := filepath.Glob(filepath.Dir(path) + "/*")
 	d.must(err)
@@ -179,7 +179,7 @@ func TestSnapshotLost(t *testing.T) {
 		t.Error("it is still listed")
 	}
 	b.Status.SnapshotPath = "/etc"
-	if err := DeleteBackup(t.Context(), repo, b); err == nil || errors.Is(err, os.ErrNotExist) {
+	if err := DeleteBackup(t.Context(), repo, b, nil); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a place that is no snapshot's: %v", err)
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
+	"github.com/kbcli/kbcli/engine/archive"
 	"github.com/kbcli/kbcli/engine/basebackup"
+	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/runtimes/store"
@@ -71,7 +73,7 @@ func (p *Protector) fromStandby(ctx context.Context, b *v1alpha1.Backup, j *job,
 			return nil, err
 		}
 	}
-	m, err := p.awaitStandby(ctx, b, j, lineage)
+	m, err := p.awaitStandby(ctx, b, j, lineage, arch.Status)
 	if err == nil {
 		p.cfg.Log.Info("a standby took the backup", "backup", b.Name)
 	}
@@ -106,8 +108,9 @@ func (p *Protector) offer(ctx context.Context, b *v1alpha1.Backup) error {
 var errTaken = errors.New("a standby has taken it")
 
 // awaitStandby follows a backup that was offered.
-func (p *Protector) awaitStandby(ctx context.Context, b *v1alpha1.Backup, j *job, lineage *repository.Lineage) (*repository.Manifest, error) {
+func (p *Protector) awaitStandby(ctx context.Context, b *v1alpha1.Backup, j *job, lineage *repository.Lineage, archiver func() archive.Status) (*repository.Manifest, error) {
 	until := time.Now().Add(offerLife)
+	var quiet silence
 	tick := time.NewTicker(standbyLook)
 	defer tick.Stop()
 	for {
@@ -126,8 +129,11 @@ func (p *Protector) awaitStandby(ctx context.Context, b *v1alpha1.Backup, j *job
 			}
 		case st.Phase == v1alpha1.StandbyOffered:
 			j.saw(basebackup.Progress{Phase: "waiting for a standby"})
-		case st.Phase == v1alpha1.StandbyTaken && st.Progress != nil:
-			j.saw(basebackup.Progress{Phase: st.Progress.Phase, Done: st.Progress.BytesDone, Total: st.Progress.BytesTotal})
+		case st.Phase == v1alpha1.StandbyTaken:
+			if st.Progress != nil {
+				j.saw(told(st))
+			}
+			j.isSilent(quiet.hears(st, archiver(), time.Now()))
 		case st.Phase == v1alpha1.StandbyFailed:
 			return nil, fmt.Errorf("standby %s: %s", st.Instance, st.Message)
 		case st.Phase == v1alpha1.StandbyDone:
@@ -139,6 +145,40 @@ func (p *Protector) awaitStandby(ctx context.Context, b *v1alpha1.Backup, j *job
 		case <-tick.C:
 		}
 	}
+}
+
+// silentFor is how long nothing new may be heard of a backup that a standby takes before
+// that holds it up.
+var silentFor = time.Minute
+
+// silence tells whether the agent of a standby has gone: it has told nothing new for a
+// while, and does not wait for this one.
+type silence struct {
+	last  basebackup.Progress
+	since time.Time // nothing new is heard; zero: it was not listened to yet
+	waits pg.LSN    // what had arrived by then, which it may wait for
+}
+
+func (s *silence) hears(st *v1alpha1.StandbyStatus, a archive.Status, now time.Time) error {
+	x := told(st)
+	if s.since.IsZero() || moved(s.last, x) {
+		s.last, s.since, s.waits = x, now, a.Received
+	}
+	if x.Phase == waitsForWAL && a.Repository < s.waits {
+		s.since = now
+	}
+	if now.Sub(s.since) < silentFor {
+		return nil
+	}
+	return fmt.Errorf("standby %s tells nothing new", st.Instance)
+}
+
+// told is how far a standby's agent says that it is.
+func told(st *v1alpha1.StandbyStatus) basebackup.Progress {
+	if st.Progress == nil {
+		return basebackup.Progress{}
+	}
+	return basebackup.Progress{Phase: st.Progress.Phase, Done: st.Progress.BytesDone, Total: st.Progress.BytesTotal}
 }
 
 // withdraw takes an offer back that nobody took: a *NoStandbyError, or errTaken if somebody
@@ -162,4 +202,11 @@ func (j *job) saw(x basebackup.Progress) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.progress = x
+}
+
+// isSilent notes that nothing is heard of who takes it; nil is that something is.
+func (j *job) isSilent(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.silent = err
 }

@@ -283,3 +283,57 @@ func TestStandbyGoesOn(t *testing.T) {
 	leave(true)
 	p.ends("void", v1alpha1.BackupFailed, "standby c-1: it was promoted while the backup was taken")
 }
+
+// reoffering is a store in which a backup is offered anew just before it is taken.
+type reoffering struct {
+	store.Store
+	anew func()
+}
+
+func (r *reoffering) UpdateStatus(ctx context.Context, o v1alpha1.Object) error {
+	if r.anew != nil {
+		anew := r.anew
+		r.anew = nil
+		anew()
+	}
+	return r.Store.UpdateStatus(ctx, o)
+}
+
+// TestStandbyTakesWhatItSaw: a backup that is offered anew while a standby looks how far it
+// is has other demands, and is not taken for the old ones.
+func TestStandbyTakesWhatItSaw(t *testing.T) {
+	p := newPair(t)
+	p.ask("b", v1alpha1.BackupDatafile, v1alpha1.TargetStandby)
+	offer := func(lsn string) *v1alpha1.Backup {
+		b, err := store.MutateStatus(t.Context(), p.objects, "default", "b", func(b *v1alpha1.Backup) error {
+			b.Status.Phase = v1alpha1.BackupInProgress
+			b.Status.Standby = &v1alpha1.StandbyStatus{Phase: v1alpha1.StandbyOffered, Redo: lsn, From: lsn}
+			return nil
+		})
+		p.must(err)
+		return b
+	}
+	b := offer("0/100")
+	cfg := p.cfg
+	cfg.Conninfo, cfg.DataDirectory = p.standby.ConnString("postgres"), p.standby.DataDir
+	cfg.Objects = &reoffering{p.objects, func() { offer("FF/100") }}
+	taker := NewTaker(cfg, "c-1")
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		ok, err := taker.take(t.Context(), b)
+		p.must(err)
+		if ok {
+			t.Fatal("it was taken")
+		}
+		if cfg.Objects.(*reoffering).anew == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the standby does not follow")
+		}
+	}
+	st, err := store.Get[*v1alpha1.Backup](t.Context(), p.objects, "default", "b")
+	p.must(err)
+	if st.Status.Standby.Phase != v1alpha1.StandbyOffered || st.Status.Standby.From != "FF/100" {
+		t.Errorf("%+v", st.Status.Standby)
+	}
+}

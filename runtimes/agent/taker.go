@@ -72,7 +72,8 @@ func (t *Taker) Look(ctx context.Context) error {
 
 // take makes a backup this server's, if it can be.
 func (t *Taker) take(ctx context.Context, b *v1alpha1.Backup) (bool, error) {
-	from, err := pg.ParseLSN(b.Status.Standby.From)
+	seen := *b.Status.Standby
+	from, err := pg.ParseLSN(seen.From)
 	if err != nil {
 		return false, fmt.Errorf("what a standby must have replayed: %w", err)
 	}
@@ -89,7 +90,8 @@ func (t *Taker) take(ctx context.Context, b *v1alpha1.Backup) (bool, error) {
 	}
 	_, err = store.MutateStatus(ctx, t.cfg.Objects, b.Namespace, b.Name, func(b *v1alpha1.Backup) error {
 		st := b.Status.Standby
-		if b.Status.Phase != v1alpha1.BackupInProgress || b.DeletionTimestamp != nil || st == nil || st.Phase != v1alpha1.StandbyOffered {
+		if b.Status.Phase != v1alpha1.BackupInProgress || b.DeletionTimestamp != nil || st == nil || st.Phase != v1alpha1.StandbyOffered ||
+			st.From != seen.From || st.Redo != seen.Redo { // it was offered anew: what that asks for is looked at the next time
 			return errTaken
 		}
 		st.Phase, st.Instance = v1alpha1.StandbyTaken, t.instance

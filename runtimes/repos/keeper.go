@@ -279,7 +279,7 @@ func (k *repoKeeper) deleteBackups(ctx context.Context, o *v1alpha1.BackupRepo) 
 			if err != nil {
 				return err
 			}
-			return agent.DeleteBackup(ctx, repo, b)
+			return agent.DeleteBackup(ctx, repo, b, all)
 		}))
 	}
 	return errors.Join(errs...)

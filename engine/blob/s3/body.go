@@ -11,51 +11,12 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/blob/stall"
 )
-
-// sentBody is the body of a PUT. The watch runs while the network has the bytes,
-// and not while they are read, which a limit may make slow.
-type sentBody struct {
-	r io.Reader
-	w *stall.Watch
-
-	mu     sync.Mutex
-	closed bool
-	err    error // of r, not of the network; to be read after close
-}
-
-func (b *sentBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return 0, errSent
-	}
-	b.w.Stop()
-	defer b.w.Start()
-	n, err := b.r.Read(p)
-	if err != nil && err != io.EOF {
-		b.err = err
-	}
-	return n, err
-}
-
-var errSent = errors.New("the request is over")
-
-// close waits for a Read that is under way and lets no other begin: net/http may
-// go on reading after a request has ended, when the bytes belong to the caller
-// again.
-func (b *sentBody) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	b.w.Stop()
-}
 
 // Get implements blob.Reader.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {

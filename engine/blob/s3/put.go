@@ -82,14 +82,14 @@ func (s *Store) send(ctx context.Context, verb blob.Verb, key string, body blob.
 	defer cancel()
 	w := stall.New(cancel, s.stall)
 	defer w.Stop()
-	source := &sentBody{r: io.NewSectionReader(body, 0, size), w: w}
+	source := stall.NewSent(body, size, w)
 	_, err = s.core.PutObject(sending, s.bucket, s.prefix+key, source, size, sums.md5, sums.sha256, opts)
-	source.close()
+	unread := source.End()
 	switch {
 	case err == nil:
 		return nil
-	case source.err != nil:
-		return fmt.Errorf("%s %s: read body: %w", verb, key, source.err)
+	case unread != nil:
+		return fmt.Errorf("%s %s: %w", verb, key, unread)
 	case verb == blob.VerbPut && statusOf(err) == http.StatusPreconditionFailed:
 		return fmt.Errorf("%s %s: %w", verb, key, blob.ErrExist)
 	case codeOf(err) == "NoSuchKey":

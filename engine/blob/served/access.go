@@ -89,15 +89,6 @@ func (a Access) String() string { return "REDACTED" }
 // GoString is String.
 func (a Access) GoString() string { return "REDACTED" }
 
-// Expires is when the certificate does.
-func (a Access) Expires() (time.Time, error) {
-	c, err := a.certificate()
-	if err != nil {
-		return time.Time{}, err
-	}
-	return c.NotAfter, nil
-}
-
 func (a Access) certificate() (*x509.Certificate, error) {
 	block, _ := pem.Decode(a.Certificate)
 	if block == nil {

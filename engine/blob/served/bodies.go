@@ -7,48 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/kbcli/kbcli/engine/blob"
-	"github.com/kbcli/kbcli/engine/blob/stall"
 )
-
-// upload reads a Body from its start to its end, once.
-type upload struct {
-	body blob.Body
-	size int64
-	next int64
-	w    *stall.Watch
-
-	mu  sync.Mutex
-	err error
-}
-
-func (u *upload) Read(p []byte) (int, error) {
-	u.w.Start()
-	if u.next == u.size {
-		return 0, io.EOF
-	}
-	n, err := u.body.ReadAt(p[:min(int64(len(p)), u.size-u.next)], u.next)
-	u.next += int64(n)
-	if n > 0 {
-		return n, nil // what else there was to say comes with the next read
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.err = fmt.Errorf("read body: %w", err)
-	return 0, u.err
-}
-
-// failed is why the body could not be read; nil if it could.
-func (u *upload) failed() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.err
-}
 
 // download is the body of an answer.
 type download struct {

@@ -95,7 +95,7 @@ func (c *call) end() {
 }
 
 // ask sends a request. An answer that is no success is an error.
-func (s *Store) ask(ctx context.Context, method, path string, query url.Values, body *upload, header ...string) (*call, error) {
+func (s *Store) ask(ctx context.Context, method, path string, query url.Values, body blob.Body, header ...string) (*call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -114,9 +114,11 @@ func (s *Store) ask(ctx context.Context, method, path string, query url.Values, 
 		cancel()
 		return nil, err
 	}
+	var sent *stall.Sent
 	var from io.Reader
-	if body != nil && body.size > 0 {
-		body.w, from = w, body
+	if body != nil && body.Size() > 0 {
+		sent = stall.NewSent(body, body.Size(), w)
+		from = sent
 	}
 	r, err := http.NewRequestWithContext(rctx, method, to.String(), from)
 	if err != nil {
@@ -127,20 +129,25 @@ func (s *Store) ask(ctx context.Context, method, path string, query url.Values, 
 		r.Header.Set(header[i], header[i+1])
 	}
 	if body != nil {
-		r.ContentLength = body.size
-		if body.size >= waitFor {
+		r.ContentLength = body.Size()
+		if r.ContentLength >= waitFor {
 			r.Header.Set("Expect", "100-continue")
 		}
 	}
 	resp, err := s.http.Do(r)
+	var unread error
+	if sent != nil {
+		if unread = sent.End(); err == nil {
+			w.Start() // of what the server answers
+		}
+	}
 	if err != nil {
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		if body != nil && body.failed() != nil {
-			_, err := give(body.failed())
-			return nil, err
+		if unread != nil {
+			return give(unread)
 		}
 		_, err = give(err)
 		return nil, failed(ctx, err)
@@ -212,7 +219,7 @@ func (s *Store) put(ctx context.Context, verb blob.Verb, key string, body blob.B
 	if err := blob.CheckKey(key); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	c, err := s.ask(ctx, http.MethodPut, objectPath("objects", key), nil, &upload{body: body, size: body.Size()}, header...)
+	c, err := s.ask(ctx, http.MethodPut, objectPath("objects", key), nil, body, header...)
 	if err != nil {
 		return about(verb, key, err)
 	}
