@@ -35,7 +35,7 @@ func TestRestoreTargets(t *testing.T) {
 	p.sql("my-pg", "insert into r values (3)")
 	// its pod comes back, and Patroni makes it the primary again: another timeline
 	k.Kubectl(t, "-n", p.ns, "delete", "pod", "my-pg-postgresql-0")
-	p.until(`^my-pg .* Running`, "cluster", "list")
+	p.until(`^f$`, "cluster", "connect", "my-pg", "--", "-XAtqc", "select pg_is_in_recovery()")
 	first := p.sql("my-pg", "select timeline_id from pg_control_checkpoint()")
 	p.sql("my-pg", "insert into r values (4)")
 	p.sql("my-pg", "select pg_create_restore_point('end')")
