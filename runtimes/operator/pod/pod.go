@@ -91,7 +91,7 @@ type keeper struct {
 	repos    *repos.Set
 	identity *agent.Identity
 	taker    *agent.Taker
-	stop     func()        // ends the Protector; nil while none runs
+	stop     func(error)   // ends the Protector, for a reason that it may tell; nil while none runs
 	ended    chan struct{} // closed when it has
 	slot     time.Time
 	told     client.Server
@@ -125,7 +125,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer k.endClaim()
-	defer k.unprotect()
+	defer k.unprotect(nil)
 	if o.Note != nil {
 		var watching sync.WaitGroup
 		defer watching.Wait() // ctx has ended then
@@ -172,13 +172,13 @@ func (k *keeper) look(ctx context.Context) error {
 	}
 	k.noteRecovery(ctx, s.InRecovery)
 	if s.InRecovery {
-		k.unprotect()
+		k.unprotect(agent.ErrStandby)
 		return errors.Join(k.keepSlot(actx, c), k.taker.Look(ctx))
 	}
 	if k.stop != nil {
 		select {
 		case <-k.ended: // as where the API server could not be reached when it began
-			k.unprotect()
+			k.unprotect(nil)
 		default:
 		}
 	}
@@ -217,7 +217,7 @@ func (k *keeper) missed(err error) {
 		return
 	}
 	if k.down++; k.down == downLooks {
-		k.unprotect()
+		k.unprotect(agent.ErrServerAway)
 	}
 }
 
@@ -249,7 +249,7 @@ func (k *keeper) config() agent.Config {
 
 func (k *keeper) protect(ctx context.Context) {
 	p := agent.New(k.config())
-	pctx, cancel := context.WithCancel(ctx)
+	pctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -258,7 +258,7 @@ func (k *keeper) protect(ctx context.Context) {
 		}
 	}()
 	k.Log.Info("this server writes: it is archived and backed up from here")
-	k.stop, k.ended = func() { cancel(); <-done }, done
+	k.stop, k.ended = func(why error) { cancel(why); <-done }, done
 }
 
 // snapshotAddon is the Addon that switches snapshots on.
@@ -279,9 +279,9 @@ func (k *keeper) volume(ctx context.Context) (basebackup.Volume, error) {
 	return k.Volumes.Volume(ctx, k.Namespace, k.Cluster, claim, specs.VolumeDirectory)
 }
 
-func (k *keeper) unprotect() {
+func (k *keeper) unprotect(why error) {
 	if k.stop != nil {
-		k.stop()
+		k.stop(why)
 		k.stop = nil
 		k.Log.Info("this server is no longer archived from here")
 	}
