@@ -170,10 +170,10 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.noteRecovery(ctx, s.InRecovery)
+	noted := k.noteRecovery(ctx, s.InRecovery)
 	if s.InRecovery {
 		k.unprotect(agent.ErrStandby)
-		return errors.Join(k.keepSlot(actx, c), k.taker.Look(ctx))
+		return errors.Join(noted, k.keepSlot(actx, c), k.taker.Look(ctx))
 	}
 	if k.stop != nil {
 		select {
@@ -189,24 +189,24 @@ func (k *keeper) look(ctx context.Context) error {
 	k.mu.Lock()
 	k.promoting = time.Time{}
 	k.mu.Unlock()
-	return errors.Join(promoted, k.kept(actx, c, s), k.tell(ctx, s))
+	return errors.Join(noted, promoted, k.kept(actx, c, s), k.tell(ctx, s))
 }
 
 // noteRecovery tells on the pod since when its server is in recovery: the operator sees
 // from that, and from who holds the lock, where a promotion did not come about.
-func (k *keeper) noteRecovery(ctx context.Context, is bool) {
+func (k *keeper) noteRecovery(ctx context.Context, is bool) error {
 	if k.Note == nil || k.recovers != nil && *k.recovers == is {
-		return
+		return nil
 	}
 	since := ""
 	if is {
 		since = k.Clock().UTC().Format(time.RFC3339)
 	}
 	if err := k.Note(ctx, names.AnnotationRecovers, since); err != nil {
-		k.Log.Warn("since when the server is in recovery cannot be told", "error", err)
-		return
+		return fmt.Errorf("tell since when the server is in recovery: %w", err)
 	}
 	k.recovers = &is
+	return nil
 }
 
 // missed counts how often there was no server. One that is not running has nothing more
