@@ -19,12 +19,8 @@ import (
 
 // TestRestoreTargets: each kind of target, on a source that was promoted on the way.
 func TestRestoreTargets(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "targets")
-	p.repository("targets")
-	p.kbcli("cluster", "create", "my-pg", "--set", small, "--wait")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "targets", small)
+	k := p.k
 	p.sql("my-pg", "create table r (n int)")
 	backup := p.match(p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait"), `^Backup (\S+) created`)
 	p.sql("my-pg", "insert into r values (1)")
