@@ -494,9 +494,11 @@ func newUninstallCommand(a *app) *cobra.Command {
 		Use: "uninstall", Short: "Take the installation away; refused while there are clusters", Args: noArgs,
 		Long: `Take the installation away; refused while there are clusters.
 
-On one machine it forgets the settings. On Kubernetes it takes the operator away. The kinds
-and the objects, the list of backups among them, stay unless --remove-definitions is given;
-what is in a repository stays in any case, and comes back with "backuprepo create".`,
+On one machine it forgets the settings. On Kubernetes it takes the operator away, and the pods
+that serve the volumes of repositories. The kinds and the objects, the list of backups among
+them, stay unless --remove-definitions is given; the Secrets with the keys of repositories, the
+volumes' claims and what is in a repository stay in any case, and "backuprepo create" brings
+the backups back.`,
 		Example: "  kbcli kubeblocks uninstall",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()

@@ -54,10 +54,20 @@ func TestInstallVerbs(t *testing.T) {
 	if out, err := kbcli("kubeblocks", "config", "--set", "dataProtection.enableVolumSnapshot=true"); err == nil || !strings.Contains(out, `did you mean "dataProtection.enableVolumeSnapshot"?`) {
 		t.Errorf("%v, %s", err, out)
 	}
+	run("BackupRepo served created", "backuprepo", "create", "served", "--provider", "pvc", "--storage-class", testkube.StorageClass, "--capacity", "300Mi")
+	k.Kubectl(t, "-n", "kb-system", "get", "pod", "repository-served-0")
 	run("Uninstall KubeBlocks done", "kubeblocks", "uninstall", "--auto-approve")
-	if got := k.Kubectl(t, "-n", "kb-system", "get", "deployments,configmaps", "-o", "name"); strings.Contains(got, "kubeblocks") {
-		t.Errorf("after uninstall there is %s", got)
+	left := k.Kubectl(t, "-n", "kb-system", "get", "all,configmaps,leases,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,pvc,secrets", "-o", "name")
+	for _, kept := range []string{"persistentvolumeclaim/served", "secret/repository-served", "secret/kubeblocks-repositories"} {
+		if !strings.Contains(left, kept+"\n") {
+			t.Errorf("%s is gone", kept)
+		}
+		left = strings.Replace(left, kept+"\n", "", 1)
+	}
+	if left != "configmap/kube-root-ca.crt\nserviceaccount/default\n" {
+		t.Errorf("after uninstall there is\n%s", left)
 	}
 	k.Kubectl(t, "get", "addons.extensions.kubeblocks.io", "snapshot-controller")
-	k.Kubectl(t, "delete", "addons", "--all")
+	k.Kubectl(t, "delete", "addons,backuprepos", "--all")
+	k.Kubectl(t, "-n", "kb-system", "delete", "pvc/served", "secret/kubeblocks-repositories")
 }

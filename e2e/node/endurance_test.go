@@ -39,13 +39,7 @@ func (p *person) programs(pod, words string) []int {
 // the middle of a backup; once the kernel does it. PostgreSQL goes on, the archive has no
 // gap, and the backup is taken.
 func TestPodsAgentKilled(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "agentkilled")
-	p.repository("agentkilled")
-	p.kbcli("cluster", "create", "my-pg", "--set", "storage=1Gi,storageClass="+testkube.StorageClass)
-	p.until(`^my-pg .* Running `, "cluster", "list")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "agentkilled", "storage=1Gi,storageClass="+testkube.StorageClass)
 	p.sql("my-pg", "create table big as select n, md5(n::text) || md5((-n)::text) as pad from generate_series(1, 1500000) n")
 	l := p.write("my-pg")
 	l.goesOn(20)
@@ -102,13 +96,7 @@ func (p *person) untilBackup(backup, path string, fits func(string) bool) {
 // up to its limit, then in the server's slot; the server serves, and nothing is missing
 // afterwards.
 func TestPodsStorageAwayForLong(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "fiveminutes")
-	p.repository("fiveminutes")
-	p.kbcli("cluster", "create", "my-pg", "--set", "storage=1Gi,storageClass="+testkube.StorageClass)
-	p.until(`^my-pg .* Running `, "cluster", "list")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "fiveminutes", "storage=1Gi,storageClass="+testkube.StorageClass)
 	p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait")
 	p.sql("my-pg", "create table filler (pad text)")
 	l := p.write("my-pg")

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
@@ -25,13 +24,8 @@ func (p *person) inServer(cluster, command string) (string, error) {
 // type; when it is full PostgreSQL is what stops and not the data what is lost; and when the
 // volume has grown all goes on by itself.
 func TestPodsVolumeFull(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "full")
-	p.repository("full")
-	p.kbcli("cluster", "create", "my-pg", "--set", small)
-	p.until(`^my-pg .* Running `, "cluster", "list")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "full", small)
+	k := p.k
 	p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait")
 	l := p.write("my-pg")
 	l.goesOn(50)

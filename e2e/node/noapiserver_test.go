@@ -58,13 +58,7 @@ func (p *person) completed(cluster, backup string) {
 // backup is taken and a restore runs. PostgreSQL goes on serving under the same primary, and
 // both come to their end.
 func TestPodsAPIServerAway(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "apiaway")
-	p.repository("apiaway")
-	p.kbcli("cluster", "create", "my-pg", "--set", "storage=1Gi,replicas=2,storageClass="+testkube.StorageClass)
-	p.until(`^my-pg .* Running `, "cluster", "list")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "apiaway", "storage=1Gi,replicas=2,storageClass="+testkube.StorageClass)
 	// enough for a backup to take a while
 	p.sql("my-pg", "create table big as select n, md5(n::text) || md5((-n)::text) as pad from generate_series(1, 1500000) n")
 	first := p.backsUp("my-pg", "datafile")

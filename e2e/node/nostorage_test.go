@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
@@ -61,13 +60,7 @@ func (p *person) restarts(pod string) string {
 // TestPodsStorageAway: the store hangs, then refuses, then is back. The server serves, the
 // object says in the store's own words what is wrong, and the archive goes on without a gap.
 func TestPodsStorageAway(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "storageaway")
-	p.repository("storageaway")
-	p.kbcli("cluster", "create", "my-pg", "--set", small)
-	p.until(`^my-pg .* Running `, "cluster", "list")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "storageaway", small)
 	p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait")
 	p.sql("my-pg", "create table away (n serial primary key, at timestamptz not null)")
 	p.untilField("my-pg", archivingIs("status"), is("True"), time.Minute)

@@ -14,12 +14,8 @@ import (
 // TestRestoreElsewhere: a restore into another namespace, with another shape than its source
 // has; what cannot be is refused before anything is made, typed or applied.
 func TestRestoreElsewhere(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "origin")
-	p.repository("origin")
-	p.kbcli("cluster", "create", "my-pg", "--set", small, "--wait")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "origin", small)
+	k := p.k
 	p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait")
 	password := p.match(p.kbcli("cluster", "create-account", "my-pg", "--username", "myuser"), `with password: ([A-Za-z0-9]{10}) `)
 	p.sql("my-pg", "create table t as select 1 as n; grant select on t to public")

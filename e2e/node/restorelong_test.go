@@ -19,12 +19,8 @@ import (
 
 // TestRestoreTargets: each kind of target, on a source that was promoted on the way.
 func TestRestoreTargets(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "targets")
-	p.repository("targets")
-	p.kbcli("cluster", "create", "my-pg", "--set", small, "--wait")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "targets", small)
+	k := p.k
 	p.sql("my-pg", "create table r (n int)")
 	backup := p.match(p.kbcli("cluster", "backup", "my-pg", "--type", "datafile", "--wait"), `^Backup (\S+) created`)
 	p.sql("my-pg", "insert into r values (1)")
@@ -35,7 +31,7 @@ func TestRestoreTargets(t *testing.T) {
 	p.sql("my-pg", "insert into r values (3)")
 	// its pod comes back, and Patroni makes it the primary again: another timeline
 	k.Kubectl(t, "-n", p.ns, "delete", "pod", "my-pg-postgresql-0")
-	p.until(`^my-pg .* Running`, "cluster", "list")
+	p.until(`^f$`, "cluster", "connect", "my-pg", "--", "-XAtqc", "select pg_is_in_recovery()")
 	first := p.sql("my-pg", "select timeline_id from pg_control_checkpoint()")
 	p.sql("my-pg", "insert into r values (4)")
 	p.sql("my-pg", "select pg_create_restore_point('end')")

@@ -101,3 +101,17 @@ func runs(t *testing.T, k *testkube.Cluster, ns, name string) {
 		}
 	}
 }
+
+// archived is a person with an operator, a repository, and the cluster my-pg, made of the
+// settings in set, which runs and is archived. Namespace and repository are called ns.
+func archived(t *testing.T, ns, set string) *person {
+	t.Helper()
+	k := testkube.Node(t)
+	install(t, k)
+	p := newPerson(t, k, ns)
+	p.repository(ns)
+	p.kbcli("cluster", "create", "my-pg", "--set", set)
+	p.until(`^my-pg .* Running `, "cluster", "list")
+	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	return p
+}

@@ -10,20 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbcli/kbcli/internal/testkube"
 	"github.com/kbcli/kbcli/runtimes/operator/specs"
 )
 
 // TestPodsStandbyBackup: backups of a standby while accounts are written to. The primary's
 // files are not read: one of them nobody can read. What is restored is exact.
 func TestPodsStandbyBackup(t *testing.T) {
-	k := testkube.Node(t)
-	install(t, k)
-	p := newPerson(t, k, "standby")
-	p.repository("standby")
-	p.kbcli("cluster", "create", "my-pg", "--set", small)
-	p.until(`^my-pg .* Running`, "cluster", "list")
-	p.kbcli("cluster", "edit-backup-policy", "my-pg-postgresql-backup-policy", "--set", "schedule.logfile.enable=true")
+	p := archived(t, "standby", small)
+	k := p.k
 
 	// there is none yet
 	s := p.try("", "cluster", "backup", "my-pg", "--type", "datafile", "--target", "standby")

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
@@ -51,37 +50,33 @@ func (p *Protector) report(ctx context.Context, err error) {
 	if err != nil && before {
 		return
 	}
-	if werr := p.putStatus(ctx, err, false); werr != nil && ctx.Err() == nil {
+	if werr := p.putStatus(ctx, err); werr != nil && ctx.Err() == nil {
 		p.cfg.Log.Warn("the cluster's status could not be written", "error", werr)
 	}
 }
 
-// reportEnd says that nobody archives any more: the Protector ends.
-func (p *Protector) reportEnd(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := p.putStatus(ctx, nil, true); err != nil {
-		p.cfg.Log.Warn("the cluster's status could not be written", "error", err)
+// remember takes up what was known before this agent began: it holds until more is known.
+func (p *Protector) remember(ctx context.Context, now time.Time) error {
+	if p.last.told != nil {
+		return nil
 	}
+	c, err := store.Get[*v1alpha1.Cluster](ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster)
+	if err != nil {
+		return err
+	}
+	told := c.Status
+	p.last.told = &told
+	p.last.backup, p.last.backupTime = told.LastBackup, told.LastBackupTime
+	if a := told.Archive; a != nil && a.LagSeconds > 0 {
+		p.last.behind = now.Add(-time.Duration(a.LagSeconds) * time.Second) // and however long nobody looked
+	}
+	return nil
 }
 
-func (p *Protector) putStatus(ctx context.Context, problem error, ends bool) error {
+func (p *Protector) putStatus(ctx context.Context, problem error) error {
 	now := p.cfg.Clock()
-	if p.last.told == nil {
-		// what was known before this agent began holds until more is known
-		c, err := store.Get[*v1alpha1.Cluster](ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster)
-		if err != nil {
-			return err
-		}
-		told := c.Status
-		p.last.told = &told
-		p.last.backup, p.last.backupTime = told.LastBackup, told.LastBackupTime
-		if a := told.Archive; a != nil && a.LagSeconds > 0 {
-			p.last.behind = now.Add(-time.Duration(a.LagSeconds) * time.Second) // and however long nobody looked
-		}
-	}
-	if ends {
-		return p.putEnd(ctx, now)
+	if err := p.remember(ctx, now); err != nil {
+		return err
 	}
 	a, windows, cause := p.look(ctx, problem)
 	if ctx.Err() != nil {
@@ -118,28 +113,6 @@ func (p *Protector) putStatus(ctx context.Context, problem error, ends bool) err
 	p.tellArchive(p.last.told.Archive, told.Archive)
 	p.last.told, p.last.at = &told, now
 	return nil
-}
-
-// putEnd leaves what is known as it is, but that nobody archives.
-func (p *Protector) putEnd(ctx context.Context, now time.Time) error {
-	c, err := store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, p.cfg.Cluster, func(c *v1alpha1.Cluster) error {
-		s := &c.Status
-		if s.Archive == nil {
-			return nil
-		}
-		s.Archive.State = v1alpha1.ArchiveStopped
-		archiving := no("AgentEnded", "nobody looks after this cluster now")
-		setCondition(s, v1alpha1.ConditionArchiving, archiving, c.Generation, now)
-		setCondition(s, v1alpha1.ConditionRecoverable, judgeRecoverable(s, p.last.leftOnly, archiving, p.names(ctx)), c.Generation, now)
-		return nil
-	})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err == nil {
-		p.tellArchive(p.last.told.Archive, c.Status.Archive)
-	}
-	return err
 }
 
 // An idle server proves its clock all the time. That alone is written at most so often,

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -210,15 +211,33 @@ func TestUnreachableAtStart(t *testing.T) {
 	if c.Status.Archive.LastError != "" {
 		t.Errorf("last error %q", c.Status.Archive.LastError)
 	}
-	d.reportEnd(t.Context())
-	c, err = store.Get[*v1alpha1.Cluster](t.Context(), d.cfg.Objects, "default", "c")
-	d.must(err)
-	for _, cond := range c.Status.Conditions {
-		if cond.Type == v1alpha1.ConditionArchiving && cond.Reason != "AgentEnded" {
-			t.Errorf("%+v", cond)
+	for _, end := range []struct {
+		cause    error
+		unwanted bool
+		want     string
+	}{
+		{nil, false, "Stopped AgentEnded StandsStill"},
+		{context.Canceled, true, "Stopped AgentEnded StandsStill"},
+		{ErrServerAway, false, "Connecting ServerUnreachable StandsStill"},
+		{ErrStandby, false, "Connecting Handover Handover"},
+		{ErrServerAway, true, "Stopped NotEnabled StandsStill"},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(end.cause)
+		d.policy.Spec.Schedule.Logfile.Enable = !end.unwanted
+		d.reportEnd(ctx)
+		c, err = store.Get[*v1alpha1.Cluster](t.Context(), d.cfg.Objects, "default", "c")
+		d.must(err)
+		got := string(c.Status.Archive.State)
+		for _, kind := range []string{v1alpha1.ConditionArchiving, v1alpha1.ConditionRecoverable} {
+			for _, cond := range c.Status.Conditions {
+				if cond.Type == kind {
+					got += " " + cond.Reason
+				}
+			}
 		}
-	}
-	if c.Status.Archive.State != v1alpha1.ArchiveStopped {
-		t.Errorf("state %s of an archive whose agent ended", c.Status.Archive.State)
+		if got != end.want {
+			t.Errorf("it ended for %v: %q, want %q", end.cause, got, end.want)
+		}
 	}
 }

@@ -240,34 +240,3 @@ func settingsOf(rel *release.Release) (map[string]string, error) {
 	maps.Insert(out, leaves("", values))
 	return out, nil
 }
-
-// Uninstall takes the release away, and with Definitions the kinds as well.
-func (r *Runtime) Uninstall(ctx context.Context, u runtimes.Uninstallation) error {
-	ctx, cancel := limit(ctx, u.Timeout)
-	defer cancel()
-	d, err := r.installation(ctx)
-	if err != nil {
-		return err
-	}
-	if d == nil {
-		return &OperatorError{}
-	}
-	config, err := r.helm(d.Namespace)
-	if err != nil {
-		return err
-	}
-	un := action.NewUninstall(config)
-	un.Timeout, un.Wait, un.DeletionPropagation = u.Timeout, true, "background"
-	if _, err := un.Run(releaseOf(d)); err != nil {
-		return fmt.Errorf("uninstall release %s: %w", releaseOf(d), err)
-	}
-	u.Step("Take the operator away")
-	if !u.Definitions {
-		return nil
-	}
-	if err := r.removeDefinitions(ctx); err != nil {
-		return err
-	}
-	u.Step("Take the definitions away, and their objects")
-	return nil
-}

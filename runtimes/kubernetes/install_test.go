@@ -138,11 +138,50 @@ func testKeepSecret(t *testing.T, k *testkube.Cluster, r *Runtime) {
 	}
 }
 
+// servesVolume is what the operator makes for a repository on a volume, its lease, and a
+// StatefulSet of somebody else.
+const servesVolume = `
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: repository-left, namespace: kb-system, labels: {app.kubernetes.io/name: repository, app.kubernetes.io/managed-by: kbcli}}
+spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: none}]}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: repository-theirs, namespace: kb-system, labels: {app.kubernetes.io/name: repository}}
+spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: none}]}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: repository-left, namespace: kb-system, labels: {app.kubernetes.io/name: repository, app.kubernetes.io/managed-by: kbcli}}
+spec: {ports: [{port: 8443}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: repository-left, namespace: kb-system, labels: {app.kubernetes.io/name: repository, app.kubernetes.io/managed-by: kbcli}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: backup-data, namespace: kb-system, labels: {app.kubernetes.io/name: repository, app.kubernetes.io/managed-by: kbcli}}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata: {name: kubeblocks-operator, namespace: kb-system}
+`
+
 func testRemoval(t *testing.T, k *testkube.Cluster, r *Runtime) {
 	k.Apply(t, `{apiVersion: dataprotection.kubeblocks.io/v1alpha1, kind: BackupRepo, metadata: {name: left, finalizers: [dataprotection.kubeblocks.io/bytes]}, spec: {filesystem: {path: /x}}}`)
+	k.Apply(t, servesVolume)
 	step := func(string) {}
 	if err := r.Uninstall(t.Context(), runtimes.Uninstallation{Timeout: time.Minute, Step: step}); err != nil {
 		t.Fatal(err)
+	}
+	// somebody else's stays, and so do the volume and the keys
+	want := "statefulset.apps/repository-theirs persistentvolumeclaim/backup-data secret/repository-left"
+	got := k.Kubectl(t, "-n", "kb-system", "get", "statefulsets,services,leases,pvc", "-o", "name") + k.Kubectl(t, "-n", "kb-system", "get", "secret/repository-left", "-o", "name")
+	if got = strings.Join(strings.Fields(got), " "); got != want {
+		t.Errorf("after uninstall there is %s, want %s", got, want)
 	}
 	if got := k.Kubectl(t, "get", "deployments,configmaps,services", "-n", "kb-system", "-o", "name"); strings.Contains(got, "kubeblocks") {
 		t.Errorf("after uninstall there are %s", got)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
+	"github.com/kbcli/kbcli/engine/pg"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/internal/atomicfile"
 	"github.com/kbcli/kbcli/runtimes"
@@ -156,7 +157,24 @@ func (r *Runtime) Plan(ctx context.Context, src runtimes.Source, t catalog.Targe
 		p.Weigh(r.readRates())
 		return p.Onto(filepath.Join(r.state, "clusters"))
 	}
-	return r.repos.Plan(ctx, src, t, fit, r.behind(src, t).wait)
+	asked := repos.Asked{At: func(ctx context.Context) (time.Time, error) { return r.Clock(ctx, src) }, Written: r.written}
+	return r.repos.Plan(ctx, src, t, fit, asked)
+}
+
+// written is how far a cluster's server has written, or has been given.
+func (r *Runtime) written(ctx context.Context, c *v1alpha1.Cluster) (pg.LSN, error) {
+	conn, err := r.Admin(ctx, c, "postgres")
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(ctx)
+	var at string
+	err = conn.QueryRow(ctx, `select case when pg_is_in_recovery()
+		then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) else pg_current_wal_flush_lsn() end::text`).Scan(&at)
+	if err != nil {
+		return 0, fmt.Errorf("ask the server where it is: %w", err)
+	}
+	return pg.ParseLSN(at)
 }
 
 // settingsOf are the lines of postgresql.conf that a cluster's spec asks for.

@@ -70,11 +70,12 @@ func waits(s *seen, n int, container, reason, message string) {
 }
 
 // recovers: the holder of the lock has not left recovery for so long, and had the lock
-// for as long.
+// for as long, both by its own clock, which is years from this one's.
 func recovers(s *seen, since, holds time.Duration) {
-	s.now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	s.pods[0].Annotations[names.AnnotationRecovers] = s.now.Add(-since).Format(time.RFC3339)
-	s.leader["acquireTime"] = s.now.Add(-holds).Format("2006-01-02T15:04:05.999999-07:00")
+	now := time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.pods[0].Annotations[names.AnnotationRecovers] = now.Add(-since).Format(time.RFC3339)
+	const patroni = "2006-01-02T15:04:05.999999-07:00"
+	s.leader["acquireTime"], s.leader["renewTime"] = now.Add(-holds).Format(patroni), now.Format(patroni)
 }
 
 func TestNextStep(t *testing.T) {
@@ -101,6 +102,10 @@ func TestNextStep(t *testing.T) {
 		"stopped": {of(1, func(s *seen) { old(s, 0); s.cluster.Spec.Stopped = true }), step{}},
 		"a promotion that failed": {of(2, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) }),
 			step{end: "c-postgresql-0", why: "it holds the lock of the primary, and its server does not leave recovery"}},
+		"a lock of which nobody says when it was renewed": {of(2, func(s *seen) {
+			recovers(s, time.Hour, time.Hour)
+			delete(s.leader, "renewTime")
+		}), step{}},
 		"a promotion under way":           {of(2, func(s *seen) { recovers(s, time.Hour, time.Minute) }), step{}},
 		"a primary that recovers":         {of(2, func(s *seen) { recovers(s, time.Minute, time.Hour) }), step{}},
 		"not while there is no room":      {of(2, func(s *seen) { recovers(s, time.Hour, time.Hour); uses(s, 0, 1<<20) }), step{}},

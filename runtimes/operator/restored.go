@@ -250,7 +250,8 @@ func (l *clusterLoop) planRestore(ctx context.Context, c *v1alpha1.Cluster) (*re
 		return nil, &targetError{err}
 	}
 	src := runtimes.Source{Namespace: cmp.Or(r.SourceNamespace, c.Namespace), Cluster: r.SourceCluster, Lineage: r.SourceLineage}
-	return l.repos.Plan(ctx, src, target, nil, repos.OnItsWay(target, c.CreationTimestamp.Time))
+	asked := repos.AskedAt(c.CreationTimestamp.Add(time.Second)) // it is cut to the second
+	return l.repos.Plan(ctx, src, target, nil, asked)
 }
 
 // targetError says that a target cannot be read.

@@ -31,8 +31,6 @@ type seen struct {
 
 	config map[string]string // annotations of Patroni's configuration; nil: Patroni has not begun
 	leader map[string]string // of its lock
-
-	now time.Time
 }
 
 // member is what Patroni writes on its pod.
@@ -61,7 +59,7 @@ func endpointsMeta() *metav1.PartialObjectMetadata {
 
 // look finds a cluster's parts.
 func (l *clusterLoop) look(ctx context.Context, c *v1alpha1.Cluster) (*seen, error) {
-	s := &seen{cluster: c, now: l.clock()}
+	s := &seen{cluster: c}
 	key := client.ObjectKey{Namespace: c.Namespace, Name: specs.StatefulSetName(c.Name)}
 	set := &apps.StatefulSet{}
 	switch err := l.client.Get(ctx, key, set); {
@@ -110,21 +108,23 @@ func (s *seen) primary() *core.Pod {
 }
 
 // heldUp tells that the holder of the lock has not left recovery for so long, as where a
-// promotion failed for want of room: Patroni believes that it writes.
+// promotion failed for want of room: Patroni believes that it writes. Its own clock is asked
+// alone, which wrote all of the moments; it renews the lock every ten seconds.
 func (s *seen) heldUp(patience time.Duration) bool {
 	p := s.primary()
 	if p == nil {
 		return false
 	}
-	recovers, err := time.Parse(time.RFC3339Nano, p.Annotations[names.AnnotationRecovers])
-	if err != nil {
-		return false
+	var times [3]time.Time
+	for i, text := range []string{p.Annotations[names.AnnotationRecovers], s.leader["acquireTime"], s.leader["renewTime"]} {
+		t, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return false
+		}
+		times[i] = t
 	}
-	holds, err := time.Parse(time.RFC3339Nano, s.leader["acquireTime"])
-	if err != nil {
-		return false
-	}
-	return s.now.Sub(recovers) > patience && s.now.Sub(holds) > patience
+	recovers, holds, now := times[0], times[1], times[2]
+	return now.Sub(recovers) > patience && now.Sub(holds) > patience
 }
 
 func ready(p *core.Pod) bool {

@@ -48,6 +48,7 @@ const (
 	SystemNamespace   = "kb-system"
 	Operator          = "kubeblocks"
 	ContainerOperator = "operator"
+	LeaderLease       = "kubeblocks-operator" // held by the one operator that acts
 )
 
 // The credentials of repositories: a Secret in the operator's namespace holds them all, a
@@ -60,6 +61,10 @@ const (
 // RepositoryAccess is the key of that Secret with which the volume of a repository is
 // reached.
 func RepositoryAccess(repo string) string { return repo + ".volume" }
+
+// RepositoryServer is the LabelName of what serves the volume of a repository: a StatefulSet
+// of one pod, and a Service, in the operator's namespace.
+const RepositoryServer = "repository"
 
 // Repository is the name of what serves the volume of a repository.
 func Repository(repo string) string { return "repository-" + repo }

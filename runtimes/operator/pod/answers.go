@@ -4,12 +4,15 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/catalog"
 	"github.com/kbcli/kbcli/engine/checkup"
+	"github.com/kbcli/kbcli/engine/pg"
+	"github.com/kbcli/kbcli/engine/pg/client"
 	"github.com/kbcli/kbcli/engine/repository"
 	"github.com/kbcli/kbcli/engine/restore"
 	"github.com/kbcli/kbcli/runtimes"
@@ -30,7 +33,33 @@ var _ ask.Answerer = Answers{}
 
 // Plan says what a restore would do.
 func (a Answers) Plan(ctx context.Context, src runtimes.Source, t catalog.Target) (*restore.Plan, error) {
-	return a.Repositories.Plan(ctx, src, t, nil, repos.OnItsWay(t, a.Now()))
+	asked := repos.AskedAt(a.Now())
+	asked.Written = written
+	return a.Repositories.Plan(ctx, src, t, nil, asked)
+}
+
+// written is how far the server beside this container has written. One that follows another
+// is behind it, and that of another cluster, or of none, does not know.
+func written(ctx context.Context, c *v1alpha1.Cluster) (pg.LSN, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := client.Connect(ctx, Options{}.conninfo())
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	s, err := conn.Identify(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if s.InRecovery || s.SystemID.String() != c.Status.SystemIdentifier {
+		return 0, errors.New("the server here is not the primary of cluster " + c.Name)
+	}
+	var at string
+	if err := conn.SQL().QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&at); err != nil {
+		return 0, fmt.Errorf("ask the server where it is: %w", err)
+	}
+	return pg.ParseLSN(at)
 }
 
 // Windows lists what can be reached.

@@ -91,7 +91,7 @@ type keeper struct {
 	repos    *repos.Set
 	identity *agent.Identity
 	taker    *agent.Taker
-	stop     func()        // ends the Protector; nil while none runs
+	stop     func(error)   // ends the Protector, for a reason that it may tell; nil while none runs
 	ended    chan struct{} // closed when it has
 	slot     time.Time
 	told     client.Server
@@ -125,7 +125,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer k.endClaim()
-	defer k.unprotect()
+	defer k.unprotect(nil)
 	if o.Note != nil {
 		var watching sync.WaitGroup
 		defer watching.Wait() // ctx has ended then
@@ -170,15 +170,15 @@ func (k *keeper) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.noteRecovery(ctx, s.InRecovery)
+	noted := k.noteRecovery(ctx, s.InRecovery)
 	if s.InRecovery {
-		k.unprotect()
-		return errors.Join(k.keepSlot(actx, c), k.taker.Look(ctx))
+		k.unprotect(agent.ErrStandby)
+		return errors.Join(noted, k.keepSlot(actx, c), k.taker.Look(ctx))
 	}
 	if k.stop != nil {
 		select {
 		case <-k.ended: // as where the API server could not be reached when it began
-			k.unprotect()
+			k.unprotect(nil)
 		default:
 		}
 	}
@@ -189,24 +189,24 @@ func (k *keeper) look(ctx context.Context) error {
 	k.mu.Lock()
 	k.promoting = time.Time{}
 	k.mu.Unlock()
-	return errors.Join(promoted, k.kept(actx, c, s), k.tell(ctx, s))
+	return errors.Join(noted, promoted, k.kept(actx, c, s), k.tell(ctx, s))
 }
 
 // noteRecovery tells on the pod since when its server is in recovery: the operator sees
 // from that, and from who holds the lock, where a promotion did not come about.
-func (k *keeper) noteRecovery(ctx context.Context, is bool) {
+func (k *keeper) noteRecovery(ctx context.Context, is bool) error {
 	if k.Note == nil || k.recovers != nil && *k.recovers == is {
-		return
+		return nil
 	}
 	since := ""
 	if is {
 		since = k.Clock().UTC().Format(time.RFC3339)
 	}
 	if err := k.Note(ctx, names.AnnotationRecovers, since); err != nil {
-		k.Log.Warn("since when the server is in recovery cannot be told", "error", err)
-		return
+		return fmt.Errorf("tell since when the server is in recovery: %w", err)
 	}
 	k.recovers = &is
+	return nil
 }
 
 // missed counts how often there was no server. One that is not running has nothing more
@@ -217,7 +217,7 @@ func (k *keeper) missed(err error) {
 		return
 	}
 	if k.down++; k.down == downLooks {
-		k.unprotect()
+		k.unprotect(agent.ErrServerAway)
 	}
 }
 
@@ -249,7 +249,7 @@ func (k *keeper) config() agent.Config {
 
 func (k *keeper) protect(ctx context.Context) {
 	p := agent.New(k.config())
-	pctx, cancel := context.WithCancel(ctx)
+	pctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -258,7 +258,7 @@ func (k *keeper) protect(ctx context.Context) {
 		}
 	}()
 	k.Log.Info("this server writes: it is archived and backed up from here")
-	k.stop, k.ended = func() { cancel(); <-done }, done
+	k.stop, k.ended = func(why error) { cancel(why); <-done }, done
 }
 
 // snapshotAddon is the Addon that switches snapshots on.
@@ -279,9 +279,9 @@ func (k *keeper) volume(ctx context.Context) (basebackup.Volume, error) {
 	return k.Volumes.Volume(ctx, k.Namespace, k.Cluster, claim, specs.VolumeDirectory)
 }
 
-func (k *keeper) unprotect() {
+func (k *keeper) unprotect(why error) {
 	if k.stop != nil {
-		k.stop()
+		k.stop(why)
 		k.stop = nil
 		k.Log.Info("this server is no longer archived from here")
 	}

@@ -3,10 +3,15 @@
 package pod
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kbcli/kbcli/api/v1alpha1"
 	"github.com/kbcli/kbcli/engine/pg"
@@ -127,5 +132,31 @@ func TestFollow(t *testing.T) {
 	at := restart()
 	if err := follow(t.Context(), c, "kbcli_x", &v1alpha1.ArchiveStatus{RepositoryLSN: first.String()}); err != nil || restart() != at {
 		t.Errorf("the slot went back to %s, %v", restart(), err)
+	}
+}
+
+// That the note is refused is an error of the look, which is told once; it is tried again
+// until it stands, and then only where it changes.
+func TestNoteRecovery(t *testing.T) {
+	refused := errors.New("pods is forbidden")
+	var wrote []string
+	k := &keeper{Options: Options{Clock: func() time.Time { return time.Date(2026, 4, 17, 12, 0, 0, 0, time.UTC) }}}
+	k.Note = func(_ context.Context, _, value string) error {
+		wrote = append(wrote, value)
+		return refused
+	}
+	for range 2 {
+		if err := k.noteRecovery(t.Context(), true); !errors.Is(err, refused) {
+			t.Errorf("a note that is refused: %v", err)
+		}
+	}
+	refused = nil
+	for _, is := range []bool{true, true, false, false} {
+		if err := k.noteRecovery(t.Context(), is); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"2026-04-17T12:00:00Z", "2026-04-17T12:00:00Z", "2026-04-17T12:00:00Z", ""}, wrote); diff != "" {
+		t.Errorf("notes (-want +got)\n%s", diff)
 	}
 }

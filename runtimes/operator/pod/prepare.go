@@ -147,7 +147,7 @@ func (w *work) restore(ctx context.Context, c *v1alpha1.Cluster) error {
 	src := runtimes.Source{Namespace: cmp.Or(spec.SourceNamespace, w.Namespace), Cluster: spec.SourceCluster, Lineage: spec.SourceLineage}
 	set := w.Repositories()
 	set.Volumes = given{spec}
-	p, err := set.Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) }, repos.OnItsWay(target, w.Clock()))
+	p, err := set.Plan(ctx, src, target, func(p *restore.Plan) error { return p.Onto(w.at.Volume) }, repos.AskedAt(w.Clock()))
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ const (
 	// operatorClusterRole is what the operator may do.
 	operatorClusterRole = "kubeblocks-operator"
 	// LeaderLease is held by the one operator that acts.
-	LeaderLease = "kubeblocks-operator"
+	LeaderLease = names.LeaderLease
 )
 
 // SecretPath is where the operator and the agents find a secret of a repository.

@@ -49,7 +49,7 @@ func meta(r *v1alpha1.BackupRepo, namespace string) metav1.ObjectMeta {
 
 // labels are those of what belongs to a repository.
 func labels(repo string) map[string]string {
-	return map[string]string{names.LabelName: "repository", names.LabelManagedBy: names.ManagedBy, labelRepository: repo}
+	return map[string]string{names.LabelName: names.RepositoryServer, names.LabelManagedBy: names.ManagedBy, labelRepository: repo}
 }
 
 // Claim is the claim that a repository asks for. It has no owner.
