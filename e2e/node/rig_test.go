@@ -29,17 +29,26 @@ func install(t *testing.T, k *testkube.Cluster) {
 		}
 		k.Apply(t, string(b))
 	}
-	for _, r := range specs.ClusterRoles() {
-		b, err := yaml.Marshal(r)
+	grant := func(role any) {
+		b, err := yaml.Marshal(role)
 		if err != nil {
 			t.Fatal(err)
 		}
 		k.Apply(t, string(b))
 	}
+	k.Apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: kb-system}}")
+	for _, r := range specs.ClusterRoles() {
+		grant(r)
+	}
+	for _, r := range specs.Roles("kb-system") {
+		grant(r)
+	}
 	k.Apply(t, `
-apiVersion: v1
-kind: Namespace
-metadata: {name: kb-system}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kubeblocks-operator, namespace: kb-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kubeblocks-operator}
+subjects: [{kind: ServiceAccount, name: kubeblocks, namespace: kb-system}]
 ---
 apiVersion: v1
 kind: ServiceAccount

@@ -235,8 +235,15 @@ func TestPodsUnderFire(t *testing.T) {
 		}},
 		{"deleted, with its backups", func() { p.spec("my-pg", `{"terminationPolicy":"WipeOut"}`) }, func() {
 			p.gone("my-pg")
-			if got := p.k.Kubectl(t, "-n", p.ns, "get", "backups,volumesnapshots", "-o", "name"); strings.TrimSpace(got) != "" {
-				t.Errorf("there is still %s", got)
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+				got := strings.TrimSpace(p.k.Kubectl(t, "-n", p.ns, "get", "backups,volumesnapshots", "-o", "name"))
+				if got == "" {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Errorf("there is still %s", got)
+					break
+				}
 			}
 		}},
 		{"snapshots off", func() { p.kbcli("addon", "disable", "snapshot-controller") }, func() { p.match(p.kbcli("addon", "list"), `^snapshot-controller .* Disabled`) }},

@@ -35,7 +35,7 @@ type Recovery struct {
 	Into
 	BinDir string // of the server's own major version
 	// Program runs archive.Await when it is called as archive.Feed.Command
-	// describes, with Args first. The server's user gets a copy of it.
+	// describes, with Args first. A server's user who may not run it where it is gets a copy.
 	Program string
 	Args    []string
 	// Scratch is an empty directory on the data directory's file system.
@@ -249,42 +249,6 @@ func (s *recoverer) prepare() error {
 		return err
 	}
 	return nil
-}
-
-// program puts the program where the server's user can run it: it may be installed
-// where only this process's user gets at it.
-func (s *recoverer) program() error {
-	if s.r.UID < 0 {
-		return nil
-	}
-	to := filepath.Join(s.r.Scratch, "wal-await")
-	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	from, err := os.Open(s.r.Program)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	if err := copyProgram(to, from); err != nil {
-		return err
-	}
-	s.r.Program = to
-	return s.own(to)
-}
-
-// copyProgram writes a program that will be run. No process is started meanwhile: its
-// child would have the file open for writing until it runs what it is to run, and
-// until then the kernel refuses to run the file (ETXTBSY).
-func copyProgram(to string, from io.Reader) error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	return errors.Join(err, f.Close())
 }
 
 func (s *recoverer) dir(path string) error {

@@ -41,7 +41,7 @@ func kbcliArchive(dir string) (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "kbcli")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-X github.com/kbcli/kbcli/cli.version=test", "-o", binary, "./cmd/kbcli")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X github.com/kbcli/kbcli/cli.version=test", "-o", binary, "./cmd/kbcli")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
