@@ -38,7 +38,7 @@ type Into struct {
 	Volume string
 	// UID and GID own what is written; -1 leaves it to the process.
 	UID, GID int
-	Jobs     int // how many packs are unpacked at once, if the bounds allow it
+	Jobs     int // how many packs are unpacked at once, if the bounds allow it; as many wait for the disk
 	// Bounds are what the restore may take of the machine, recovery's server left aside.
 	Bounds bounds.Bounds
 	// Delta, if set, says that DataDirectory may hold a server's files already: see Delta.
@@ -85,6 +85,7 @@ func (p *Plan) Fetch(ctx context.Context, into Into) error {
 			return err
 		}
 		f.delta = &deltaWork{}
+		f.cached.Store(true) // it is read anyway
 		if err := f.disarm(); err != nil {
 			return fmt.Errorf("restore: %w", err)
 		}
@@ -126,6 +127,9 @@ type fetcher struct {
 	started []atomic.Bool
 	missing []atomic.Int64 // bytes of each file that are not written yet
 	dated   []bool         // by file: it has its time; set by who writes its last byte
+
+	turns  [64]sync.Mutex // to write to a file; several have one turn
+	cached atomic.Bool    // the page cache cannot be passed by
 
 	mu   sync.Mutex
 	sums [][]sum // by file

@@ -30,7 +30,8 @@ func (f *fetcher) workers() (int, error) {
 	if f.into.Delta != nil {
 		job = heldDeltaJob
 	}
-	return divide(f.into.Bounds, f.into.Jobs, lists, job)
+	// half of them wait for the disk or the repository
+	return divide(f.into.Bounds, 2*f.into.Jobs, lists, job)
 }
 
 // feeders is how many segments of WAL are fetched at once: each as it is stored and raw.

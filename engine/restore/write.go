@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -17,12 +18,17 @@ import (
 	"github.com/kbcli/kbcli/engine/repository"
 )
 
+// directUnit is what place, length and memory of a write past the page cache are multiples
+// of: at least the block of any disk.
+const directUnit = 4096
+
 // openFile keeps the file that was written last open, and its directory: frames of one
 // file follow each other, and so do files of one directory. A file then costs one look-up
 // and not one for each part of its path.
 type openFile struct {
-	file int // -1: none
-	f    *os.File
+	file   int // -1: none
+	f      *os.File
+	direct bool // f writes past the page cache
 
 	dir  string   // the backup's name of it
 	root *os.Root // nil: none
@@ -56,8 +62,28 @@ func (o *openFile) closeFile() error {
 		return nil
 	}
 	err := o.f.Close()
-	o.f, o.file = nil, -1
+	o.f, o.file, o.direct = nil, -1, false
 	return err
+}
+
+// past has the file written past the page cache, or not.
+func (o *openFile) past(cache bool) error {
+	if o.direct == cache {
+		return nil
+	}
+	flags, err := unix.FcntlInt(o.f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	flags &^= unix.O_DIRECT
+	if cache {
+		flags |= unix.O_DIRECT
+	}
+	if _, err := unix.FcntlInt(o.f.Fd(), unix.F_SETFL, flags); err != nil {
+		return err
+	}
+	o.direct = cache
+	return nil
 }
 
 // in gives the directory of a file, and the file's name there.
@@ -126,21 +152,62 @@ func (f *fetcher) writeTo(w *openFile, i int, b []byte, offset int64) error {
 	return nil
 }
 
-// writeOut writes b, and has the disk begin with it if it is much.
+// writeOut writes b. What is much goes to the disk at once, past the page cache where the
+// file system lets it.
 func (f *fetcher) writeOut(w *openFile, b []byte, offset int64) error {
-	if len(b) > 0 {
-		if _, err := w.f.WriteAt(b, offset); err != nil {
-			return err
-		}
+	if len(b) < beginsToDisk {
+		return f.writeCached(w, b, offset)
 	}
-	if len(b) >= beginsToDisk {
-		// the disk works while the next frames are unpacked: finish has less to wait for
-		err := unix.SyncFileRange(int(w.f.Fd()), offset, int64(len(b)), unix.SYNC_FILE_RANGE_WRITE)
-		if err != nil && !errors.Is(err, unix.ENOSYS) {
-			return err
-		}
+	n, err := f.writeDirect(w, b, offset)
+	if err != nil || n == len(b) {
+		return err
 	}
-	return nil
+	b, offset = b[n:], offset+int64(n)
+	if err := f.writeCached(w, b, offset); err != nil {
+		return err
+	}
+	// the disk works while the next frames are unpacked: finish has less to wait for
+	err = unix.SyncFileRange(int(w.f.Fd()), offset, int64(len(b)), unix.SYNC_FILE_RANGE_WRITE)
+	if errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+func (f *fetcher) writeCached(w *openFile, b []byte, offset int64) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if err := w.past(false); err != nil {
+		return err
+	}
+	// The kernel lets one at a time write to a file, and has the other cores spin
+	// meanwhile that could unpack.
+	turn := &f.turns[w.file%len(f.turns)]
+	turn.Lock()
+	defer turn.Unlock()
+	_, err := w.f.WriteAt(b, offset)
+	return err
+}
+
+// writeDirect writes what of b can go past the page cache, from its beginning on, and says
+// how much that was. A database that is restored is mostly larger than what its server will
+// read of it soon: to copy it into memory costs as much CPU as to unpack it, and takes the
+// memory from those who use theirs.
+func (f *fetcher) writeDirect(w *openFile, b []byte, offset int64) (int, error) {
+	n := len(b) / directUnit * directUnit
+	if n == 0 || offset%directUnit != 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%directUnit != 0 || f.cached.Load() {
+		return 0, nil
+	}
+	err := w.past(true)
+	if err == nil {
+		_, err = w.f.WriteAt(b[:n], offset)
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		f.cached.Store(true) // not on this file system
+		return 0, nil
+	}
+	return n, err
 }
 
 // placed counts a stretch of a file that is as it should be, and tells whether it was the
