@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ import (
 // the Feed says so, and breaks it off if the Feed failed or died.
 //
 //	repository ──fetch, several at once──▶ dir/SEGMENT ──mv──▶ pg_wal
+//	                                       dir/coming-SEGMENT: it is being fetched
 //	                                       dir/want-NAME ◀── Await
 //	                                       dir/absent-NAME, dir/failed ──▶ Await
 type Feed struct {
@@ -37,8 +39,9 @@ type Feed struct {
 	Size pg.SegmentSize
 	// Segment names segment n on the path that is recovered.
 	Segment func(n uint64) pg.Segment
-	// Fetch gives its raw bytes, padded to a whole segment.
-	Fetch func(ctx context.Context, n uint64) ([]byte, error)
+	// Fetch gives its raw bytes, padded to a whole segment. They may be in room, which is
+	// what it gave before, if anything: memory that is used already costs nothing.
+	Fetch func(ctx context.Context, n uint64, room []byte) ([]byte, error)
 	// Histories are the history files that the server may ask for, by name.
 	Histories map[string][]byte
 	// Own sets the owner of a file, if the server runs as another user.
@@ -49,6 +52,7 @@ type Feed struct {
 	numbers map[string]uint64 // of the segments on the path, by name
 
 	mu    sync.Mutex
+	rooms [][]byte        // for Fetch
 	begun map[uint64]bool // fetched once, or being fetched
 	under map[uint64]bool // being fetched
 }
@@ -58,6 +62,7 @@ const (
 	feedFailed = "failed"
 	wantPrefix = "want-"
 	absentMark = "absent-"
+	comingMark = "coming-"
 	feedPoll   = 10 * time.Millisecond
 	// feedGrace is how long nobody may hold the lock: a Feed begins at the same
 	// time as the server, on a disk that may be busy, and whoever looks holds the
@@ -182,12 +187,23 @@ func (f *Feed) one(ctx context.Context, n uint64) error {
 		delete(f.under, n)
 		f.mu.Unlock()
 	}()
-	raw, err := f.Fetch(ctx, n)
-	if err != nil {
-		return fmt.Errorf("fetch WAL segment %s: %w", f.Size.Name(f.Segment(n)), err)
+	name := f.Size.Name(f.Segment(n))
+	coming := filepath.Join(f.Dir, comingMark+name)
+	if err := os.WriteFile(coming, nil, 0o600); err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
 	}
-	if err := f.bring(f.Size.Name(f.Segment(n)), raw); err != nil {
+	raw, err := f.Fetch(ctx, n, f.spare())
+	if err != nil {
+		return fmt.Errorf("fetch WAL segment %s: %w", name, err)
+	}
+	if err := f.bring(name, raw); err != nil {
 		return err
+	}
+	f.mu.Lock()
+	f.rooms = append(f.rooms, raw)
+	f.mu.Unlock()
+	if err := os.Remove(coming); err != nil {
+		return fmt.Errorf("feed WAL: %w", err)
 	}
 	if f.Fed != nil {
 		f.Fed(n)
@@ -195,11 +211,24 @@ func (f *Feed) one(ctx context.Context, n uint64) error {
 	return nil
 }
 
+// spare is memory for a segment; nil: there is none yet.
+func (f *Feed) spare() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.rooms) - 1
+	if n < 0 {
+		return nil
+	}
+	b := f.rooms[n]
+	f.rooms = f.rooms[:n]
+	return b
+}
+
 // bring puts a whole file under its name.
 func (f *Feed) bring(name string, content []byte) error {
 	path := filepath.Join(f.Dir, name)
 	tmp := filepath.Join(f.Dir, "."+name)
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+	if err := writeFile(tmp, content); err != nil {
 		return fmt.Errorf("feed WAL: %w", err)
 	}
 	if err := f.own(tmp); err != nil {
@@ -207,6 +236,23 @@ func (f *Feed) bring(name string, content []byte) error {
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("feed WAL: %w", err)
+	}
+	return nil
+}
+
+// writeFile writes a file in small pieces. For large ones the kernel takes memory in large
+// pieces, which on a virtual machine are those that the host has taken away: it then gives
+// them back one page at a time, and writing takes five times as long.
+func writeFile(path string, content []byte) (err error) {
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	for piece := range slices.Chunk(content, 64<<10) {
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -265,8 +311,8 @@ func (f *Feed) give(ctx context.Context, name string) error {
 	return f.bring(absentMark+name, nil)
 }
 
-// Command is the restore_command for a Feed: a file that waits is taken by the
-// shell alone; all else is asked with Await, through a program that is called with
+// Command is the restore_command for a Feed: a file that waits, or will in a moment, is
+// taken by the shell alone; all else is asked with Await, through a program that is called with
 // args, the directory, %f and %p. It fails if a path cannot be quoted.
 func (f *Feed) Command(program string, args ...string) (string, error) {
 	words := append([]string{program}, args...)
@@ -278,7 +324,8 @@ func (f *Feed) Command(program string, args ...string) (string, error) {
 			words[i] = "'" + w + "'"
 		}
 	}
-	return fmt.Sprintf(`[ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p";; *) mv '%[1]s/%%f' "%%p";; esac || exec %[2]s '%[1]s' %%f "%%p"`,
+	// starting the program takes the time of ten sleeps of the shell's
+	return fmt.Sprintf(`for i in 1 2 3 4 5 6 7 8 9 10; do [ -e '%[1]s/coming-%%f' ] && sleep 0.004 || break; done; [ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p";; *) mv '%[1]s/%%f' "%%p";; esac || exec %[2]s '%[1]s' %%f "%%p"`,
 		f.Dir, strings.Join(words, " ")), nil
 }
 

@@ -28,7 +28,7 @@ func feedOf(dir string) *Feed {
 	return &Feed{
 		Dir: dir, First: 10, Last: 60, Ahead: 4, Jobs: 2, Size: feedSize,
 		Segment:   func(n uint64) pg.Segment { return pg.Segment{Timeline: 1, Number: n} },
-		Fetch:     func(_ context.Context, n uint64) ([]byte, error) { return feedBytes(n), nil },
+		Fetch:     func(_ context.Context, n uint64, _ []byte) ([]byte, error) { return feedBytes(n), nil },
 		Histories: map[string][]byte{"00000002.history": []byte("1\t0/1000000\tx\n")},
 	}
 }
@@ -123,7 +123,10 @@ func TestFeedAhead(t *testing.T) {
 	f := feedOf(filepath.Join(t.TempDir(), "feed"))
 	var fetched atomic.Int64
 	fetch := f.Fetch
-	f.Fetch = func(ctx context.Context, n uint64) ([]byte, error) { fetched.Add(1); return fetch(ctx, n) }
+	f.Fetch = func(ctx context.Context, n uint64, room []byte) ([]byte, error) {
+		fetched.Add(1)
+		return fetch(ctx, n, room)
+	}
 	x := startFeed(t, f)
 	for deadline := time.Now().Add(10 * time.Second); fetched.Load() < int64(f.Ahead) && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
@@ -140,7 +143,7 @@ func TestFeedAhead(t *testing.T) {
 func TestFeedFailed(t *testing.T) {
 	t.Parallel()
 	f := feedOf(filepath.Join(t.TempDir(), "feed"))
-	f.Fetch = func(_ context.Context, n uint64) ([]byte, error) {
+	f.Fetch = func(_ context.Context, n uint64, _ []byte) ([]byte, error) {
 		if n == 12 {
 			return nil, errors.New("the store burns")
 		}

@@ -278,10 +278,9 @@ func (r *rig) segments(t *testing.T) []pg.Segment {
 // raw is what the repository has of a segment, whole or as tails.
 func (r *rig) raw(t *testing.T, g pg.Segment) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	err := r.lineage.Segment(t.Context(), g, &b)
+	b, err := r.lineage.Segment(t.Context(), g, nil)
 	if err == nil {
-		return b.Bytes()
+		return b
 	}
 	if !errors.Is(err, blob.ErrNotExist) {
 		t.Fatal(err)

@@ -3,7 +3,6 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -123,12 +122,11 @@ func (c *scan) before(ctx context.Context, g pg.Segment) (*pg.Segment, []byte, e
 	}
 	for _, tli := range tlis {
 		b := pg.Segment{Timeline: tli, Number: g.Number - 1}
-		var buf bytes.Buffer
-		err := c.a.cfg.Lineage.Segment(ctx, b, &buf)
+		raw, err := c.a.cfg.Lineage.Segment(ctx, b, nil)
 		var corrupt *repository.CorruptError
 		switch {
 		case err == nil:
-			return &b, buf.Bytes(), nil
+			return &b, raw, nil
 		case errors.Is(err, blob.ErrNotExist), errors.Is(err, repository.ErrSealed), errors.As(err, &corrupt):
 		default:
 			return nil, nil, err

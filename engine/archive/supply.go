@@ -213,10 +213,9 @@ func (s Supply) segment(ctx context.Context, g pg.Segment, until pg.LSN) ([]byte
 // archived is what the archive has of a segment, and whether that is the whole one.
 func (s Supply) archived(ctx context.Context, g pg.Segment, tails bool) (raw []byte, whole bool, err error) {
 	for try := 0; ; try++ {
-		var b bytes.Buffer
-		err := s.Lineage.Segment(ctx, g, &b)
+		raw, err := s.Lineage.Segment(ctx, g, nil)
 		if err == nil {
-			return b.Bytes(), true, nil
+			return raw, true, nil
 		}
 		if !errors.Is(err, blob.ErrNotExist) {
 			return nil, false, err
@@ -224,7 +223,7 @@ func (s Supply) archived(ctx context.Context, g pg.Segment, tails bool) (raw []b
 		if !tails {
 			return nil, false, ErrNotSupplied
 		}
-		raw, err := s.Lineage.ReadTail(ctx, g)
+		raw, err = s.Lineage.ReadTail(ctx, g)
 		if err == nil && len(raw) > 0 {
 			return raw, false, nil
 		}

@@ -3,7 +3,6 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -165,15 +164,15 @@ func (c *Catalog) keep(g pg.Segment, x *walindex.Index) *walindex.Index {
 
 // raw reads the bytes of segment n on p: the whole segment, or what tails there are.
 func (c *Catalog) raw(ctx context.Context, p Path, n uint64) ([]byte, error) {
-	return ReadSegment(ctx, c.l, p, n)
+	return ReadSegment(ctx, c.l, p, n, nil)
 }
 
 // ReadSegment reads the raw bytes of segment n on p, whole or as far as its tails
 // reach; none at all is an empty slice. Only what the store says is absent counts as
-// absent.
-func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64) ([]byte, error) {
+// absent. A whole segment is in room if that is large enough.
+func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64, room []byte) ([]byte, error) {
 	g := p.Segment(n)
-	b, err := readPiece(ctx, l, g)
+	b, err := readPiece(ctx, l, g, room)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +182,7 @@ func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64) (
 	}
 	// where timelines ended, their own pieces may reach further
 	for _, old := range p.earlier(n) {
-		was, err := readPiece(ctx, l, pg.Segment{Timeline: old.Timeline, Number: n})
+		was, err := readPiece(ctx, l, pg.Segment{Timeline: old.Timeline, Number: n}, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -198,18 +197,16 @@ func ReadSegment(ctx context.Context, l *repository.Lineage, p Path, n uint64) (
 }
 
 // readPiece reads a segment, or what tails there are.
-func readPiece(ctx context.Context, l *repository.Lineage, g pg.Segment) ([]byte, error) {
-	var buf bytes.Buffer
-	err := l.Segment(ctx, g, &buf)
+func readPiece(ctx context.Context, l *repository.Lineage, g pg.Segment, room []byte) ([]byte, error) {
+	raw, err := l.Segment(ctx, g, room)
 	if !errors.Is(err, blob.ErrNotExist) {
-		return buf.Bytes(), err
+		return raw, err
 	}
 	b, tailErr := l.ReadTail(ctx, g)
 	// It may have been completed since, and its tails deleted: then what was read of
 	// them is less than there is, or a tail was gone that had just been listed.
-	buf.Reset()
-	if err := l.Segment(ctx, g, &buf); !errors.Is(err, blob.ErrNotExist) {
-		return buf.Bytes(), err
+	if raw, err := l.Segment(ctx, g, room); !errors.Is(err, blob.ErrNotExist) {
+		return raw, err
 	}
 	if tailErr != nil {
 		return nil, fmt.Errorf("read the tails of WAL segment %s: %w", l.Info().SegmentSize.Name(g), tailErr)

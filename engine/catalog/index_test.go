@@ -343,7 +343,7 @@ func TestReadSegmentWhileItIsCompleted(t *testing.T) {
 		w.must(err)
 		ls, err := r.Lineages(t.Context())
 		w.must(err)
-		b, err := ReadSegment(t.Context(), ls[0], pathTo(), 1)
+		b, err := ReadSegment(t.Context(), ls[0], pathTo(), 1, nil)
 		if err != nil || !bytes.Equal(b, nothing) {
 			t.Errorf("after a read of %s: %d bytes, %v", part, len(b), err)
 		}
@@ -376,7 +376,7 @@ func TestReadSegment(t *testing.T) {
 	} {
 		w := newWorld(t, repository.LineageInfo{})
 		test.build(w)
-		got, err := ReadSegment(t.Context(), w.l, pathTo(at(1, 500)), 1)
+		got, err := ReadSegment(t.Context(), w.l, pathTo(at(1, 500)), 1, nil)
 		if err != nil || !bytes.Equal(got, test.want) {
 			t.Errorf("%s: %d bytes, want %d, %v", test.name, len(got), len(test.want), err)
 		}

@@ -37,8 +37,11 @@ var (
 func Compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }
 
 // decompress undoes one or more frames that give exactly length bytes.
-func decompress(frames []byte, length int) ([]byte, error) {
-	out, err := decoder().DecodeAll(frames, make([]byte, 0, length))
+func decompress(frames []byte, length int, room []byte) ([]byte, error) {
+	if cap(room) < length {
+		room = make([]byte, 0, length)
+	}
+	out, err := decoder().DecodeAll(frames, room[:0])
 	if err != nil {
 		return nil, fmt.Errorf("decompress: %w", err)
 	}
@@ -62,7 +65,7 @@ func decompressOne(frame []byte, limit int64) ([]byte, error) {
 		if h.FrameContentSize > uint64(limit) {
 			return nil, fmt.Errorf("decompress: %d bytes, more than %d", h.FrameContentSize, limit)
 		}
-		return decompress(frame, int(h.FrameContentSize))
+		return decompress(frame, int(h.FrameContentSize), nil)
 	}
 	out, err := decoder().DecodeAll(frame, make([]byte, 0, min(smallFrame, limit)))
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"slices"
 	"strconv"
@@ -67,22 +66,21 @@ func (l *Lineage) walPayload(tli pg.TimelineID, from pg.LSN, length int, frames 
 	return payload
 }
 
-// Segment writes the raw bytes of a whole segment to w after they were checked.
-// That it is not there is blob.ErrNotExist.
-func (l *Lineage) Segment(ctx context.Context, g pg.Segment, w io.Writer) error {
+// Segment gives the raw bytes of a whole segment, checked. They are in room if that is large
+// enough, which a caller of many keeps. That it is not there is blob.ErrNotExist.
+func (l *Lineage) Segment(ctx context.Context, g pg.Segment, room []byte) ([]byte, error) {
 	key := l.segmentKey("wal", g)
-	raw, err := l.readWAL(ctx, KindSegment, key, g.Timeline, l.info.SegmentSize.Start(g.Number))
+	raw, err := l.readWAL(ctx, KindSegment, key, g.Timeline, l.info.SegmentSize.Start(g.Number), room)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(raw) != int(l.info.SegmentSize) {
-		return &CorruptError{key, fmt.Sprintf("it holds %d bytes of WAL, not a segment of %d", len(raw), l.info.SegmentSize)}
+		return nil, &CorruptError{key, fmt.Sprintf("it holds %d bytes of WAL, not a segment of %d", len(raw), l.info.SegmentSize)}
 	}
-	_, err = w.Write(raw)
-	return err
+	return raw, nil
 }
 
-func (l *Lineage) readWAL(ctx context.Context, kind Kind, key string, tli pg.TimelineID, from pg.LSN) ([]byte, error) {
+func (l *Lineage) readWAL(ctx context.Context, kind Kind, key string, tli pg.TimelineID, from pg.LSN, room []byte) ([]byte, error) {
 	p, content, err := l.repo.getContent(ctx, kind, key)
 	if err != nil {
 		return nil, err
@@ -98,7 +96,7 @@ func (l *Lineage) readWAL(ctx context.Context, kind Kind, key string, tli pg.Tim
 	if length > uint32(l.info.SegmentSize) {
 		return nil, &CorruptError{key, fmt.Sprintf("it claims %d bytes of WAL, more than a segment", length)}
 	}
-	raw, err := decompress(p[walHeadSize:], int(length))
+	raw, err := decompress(p[walHeadSize:], int(length), room)
 	if err != nil {
 		return nil, &CorruptError{key, err.Error()}
 	}
@@ -296,7 +294,7 @@ func (l *Lineage) ReadTail(ctx context.Context, g pg.Segment) ([]byte, error) {
 	out := make([]byte, 0, end-start)
 	for _, t := range chain {
 		key := l.tailKey(t)
-		raw, err := l.readWAL(ctx, KindTail, key, g.Timeline, t.From)
+		raw, err := l.readWAL(ctx, KindTail, key, g.Timeline, t.From, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -148,8 +148,8 @@ func (p *Plan) feed(ctx context.Context, r Recovery, begun *atomic.Pointer[time.
 		First: size.Number(p.manifest.StartLSN), Last: lastSegment(size, p.ReadLSN),
 		Ahead: feedAhead, Jobs: jobs,
 		Segment: p.path.Until(p.StopTimeline).Segment,
-		Fetch: func(ctx context.Context, n uint64) ([]byte, error) {
-			b, err := catalog.ReadSegment(ctx, lineage, p.path, n)
+		Fetch: func(ctx context.Context, n uint64, room []byte) ([]byte, error) {
+			b, err := catalog.ReadSegment(ctx, lineage, p.path, n, room)
 			if err == nil && len(b) == 0 {
 				err = fmt.Errorf("it is missing from the repository: %w", blob.ErrNotExist)
 			}

@@ -204,7 +204,7 @@ func (p *Plan) record(ctx context.Context, lsn pg.LSN) (raw []byte, at []pg.LSN,
 		l = bodyOf(size, l)
 		if segment == nil || size.Number(l) != n {
 			n = size.Number(l)
-			if segment, err = catalog.ReadSegment(ctx, p.lineage, p.path, n); err != nil {
+			if segment, err = catalog.ReadSegment(ctx, p.lineage, p.path, n, segment); err != nil {
 				return nil, nil, err
 			}
 		}

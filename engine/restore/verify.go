@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -212,13 +211,12 @@ func (v *verifier) wal(ctx context.Context) error {
 
 // segment reads one segment, which must be there up to need, whole or in pieces.
 func (v *verifier) segment(ctx context.Context, g pg.Segment, need pg.LSN) error {
-	err := v.l.Segment(ctx, g, io.Discard)
+	raw, err := v.l.Segment(ctx, g, nil)
 	if errors.Is(err, blob.ErrNotExist) {
-		var raw []byte
 		if raw, err = v.l.ReadTail(ctx, g); err == nil || errors.Is(err, blob.ErrNotExist) {
 			end := v.l.Info().SegmentSize.Start(g.Number) + pg.LSN(len(raw))
 			if end < need { // or it has been completed, and its pieces deleted, between the two questions
-				if err = v.l.Segment(ctx, g, io.Discard); errors.Is(err, blob.ErrNotExist) {
+				if _, err = v.l.Segment(ctx, g, nil); errors.Is(err, blob.ErrNotExist) {
 					err = &repository.MissingWALError{Timeline: g.Timeline, From: max(end, v.m.StartLSN), To: need}
 				}
 			} else {
