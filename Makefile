@@ -23,7 +23,7 @@ help: ## what make can do here
 
 .PHONY: build
 build: ## bin/kbcli: everything in one static program
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X github.com/kbcli/kbcli/cli.version=$(VERSION)' -o bin/kbcli ./cmd/kbcli
+	deploy/build.sh bin/kbcli '$(VERSION)'
 
 .PHONY: install
 install: build ## bin/kbcli into PREFIX/bin, below DESTDIR if that is set

@@ -108,8 +108,8 @@ func surroundings(t *testing.T) setting {
 			t.Fatal(err)
 		}
 	}
-	build(t, filepath.Join(bin, "kbcli"), "-ldflags", "-X github.com/kbcli/kbcli/cli.version=v0.1.0", "github.com/kbcli/kbcli/cmd/kbcli")
-	build(t, filepath.Join(bin, "age-keygen"), "filippo.io/age/cmd/age-keygen")
+	build(t, "../../deploy/build.sh", filepath.Join(bin, "kbcli"), "v0.1.0")
+	build(t, "go", "build", "-o", filepath.Join(bin, "age-keygen"), "filippo.io/age/cmd/age-keygen")
 	disk := testdisk.Start(t, "xfs", 1<<30)
 	t.Cleanup(func() { endAll(t, dir); endAll(t, disk) })
 	server := somebodysServer(t, filepath.Join(dir, "main"))
@@ -141,12 +141,10 @@ func surroundings(t *testing.T) setting {
 	return own
 }
 
-func build(t *testing.T, out string, args ...string) {
+func build(t *testing.T, program string, args ...string) {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"build", "-o", out}, args...)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %q: %v\n%s", args, err, b)
+	if b, err := exec.Command(program, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", program, args, err, b)
 	}
 }
 

@@ -37,9 +37,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "kbcli"), "github.com/kbcli/kbcli/cmd/kbcli")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+	if out, err := exec.Command("../../deploy/build.sh", filepath.Join(dir, "kbcli"), "devel").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build kbcli: %v\n%s", err, out)
 		return 1
 	}

@@ -15,7 +15,7 @@ func build(t *testing.T, version string) string {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "kbcli")
-	run(t, "go", "build", "-trimpath", "-ldflags", "-X github.com/kbcli/kbcli/cli.version="+version, "-o", binary, "github.com/kbcli/kbcli/cmd/kbcli")
+	run(t, "../../deploy/build.sh", binary, version)
 	run(t, filepath.Join("..", "..", "deploy", "deb", "build.sh"), version, binary, dir)
 	debs, err := filepath.Glob(filepath.Join(dir, "kbcli_*.deb"))
 	if err != nil || len(debs) != 1 {
@@ -27,7 +27,7 @@ func build(t *testing.T, version string) string {
 func run(t *testing.T, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "SOURCE_DATE_EPOCH=1700000000")
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}

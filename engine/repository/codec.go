@@ -10,31 +10,16 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Encoders and decoders are shared: EncodeAll and DecodeAll may be called by
-// many goroutines, each with a worker's state of its own kept in the pool.
-var (
-	encoder = sync.OnceValue(func() *zstd.Encoder {
-		// a checksum a frame would be checked twice: every frame's raw bytes have an xxh64
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
-			zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithWindowSize(1<<20))
-		if err != nil {
-			panic(err) // the options are constants
-		}
-		return e
-	})
-	// decoder writes no further than the capacity it is given: what a frame claims
-	// cannot make it allocate.
-	decoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithDecoderMaxMemory(maxObject), zstd.WithDecodeAllCapLimit(true))
-		if err != nil {
-			panic(err)
-		}
-		return d
-	})
-)
-
-// Compress appends raw as one zstd frame to dst.
-func Compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }
+// decoder is shared: DecodeAll may be called by many goroutines, each with a worker's
+// state of its own kept in the pool. It writes no further than the capacity it is given:
+// what a frame claims cannot make it allocate.
+var decoder = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithDecoderMaxMemory(maxObject), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return d
+})
 
 // decompress undoes one or more frames that give exactly length bytes.
 func decompress(frames []byte, length int, room []byte) ([]byte, error) {

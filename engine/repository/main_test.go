@@ -71,7 +71,7 @@ func noise(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = byte(r.Uint32() & 0x0f)
+		b[i] = byte(r.Uint32())
 	}
 	return b
 }
@@ -208,7 +208,6 @@ func objectsIn(t testing.TB, l *Lineage) []object {
 			return string(b), err
 		}
 	}
-	frames := testPack().Frames()
 	manifest, err := l.Manifest(ctx, "b1")
 	must(err)
 	tails, err := l.Tails(ctx, &tailSegment)
@@ -240,8 +239,16 @@ func objectsIn(t testing.TB, l *Lineage) []object {
 		{KindBeat, l.key("beat"), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.Beat(ctx) })},
 		{KindPack, l.packKey(PackRef{"b1", 1}), true, open(func(ctx context.Context, l *Lineage) (any, error) { return l.PackTable(ctx, PackRef{"b1", 1}) })},
 		{KindPack, l.packKey(PackRef{"b1", 1}), r.Sealed(), open(func(ctx context.Context, l *Lineage) (any, error) {
+			files, err := l.Files(ctx, manifest)
+			if err != nil {
+				return nil, err
+			}
+			var frames []FrameInfo
+			for _, f := range files.Frames {
+				frames = append(frames, f.FrameInfo)
+			}
 			var b []byte
-			err := l.ReadFrames(ctx, PackRef{"b1", 1}, frames, func(i int, raw []byte) error {
+			err = l.ReadFrames(ctx, PackRef{"b1", 1}, frames, func(i int, raw []byte) error {
 				b = fmt.Appendf(b, "%d%s", i, raw)
 				return nil
 			})

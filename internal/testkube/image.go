@@ -41,9 +41,8 @@ func kbcliArchive(dir string) (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "kbcli")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X github.com/kbcli/kbcli/cli.version=test", "-o", binary, "./cmd/kbcli")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	cmd := exec.Command(filepath.Join(root, "deploy", "build.sh"), binary, "test")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build kbcli: %w\n%s", err, out)
 	}

@@ -37,6 +37,8 @@ type job struct {
 
 	held   heldUp
 	seen   basebackup.Progress // when it was last looked at
+	told   v1alpha1.Progress   // to the Backup, last
+	toldAt time.Time
 	gaveUp error               // why it was ended; nil if it ended by itself
 
 	mu       sync.Mutex
@@ -243,6 +245,9 @@ func (p *Protector) struckTooLong(j *job) bool {
 	return now.Sub(p.struck.since) >= heldUpLimit
 }
 
+// progressPeriod is how often a Backup tells how far it is, at most.
+const progressPeriod = 500 * time.Millisecond
+
 func (p *Protector) noteProgress(ctx context.Context, j *job) error {
 	j.mu.Lock()
 	x := j.progress
@@ -260,8 +265,15 @@ func (p *Protector) noteProgress(ctx context.Context, j *job) error {
 	if x.Phase == "" && why == nil {
 		return nil
 	}
+	// a change of the Backup makes everybody look at it, the caller of this too
+	if x.Phase == j.told.Phase && message == j.told.Message && time.Since(j.toldAt) < progressPeriod {
+		return nil
+	}
+	j.told, j.toldAt = v1alpha1.Progress{Phase: x.Phase, Message: message, BytesDone: x.Done, BytesTotal: x.Total}, time.Now()
 	_, err := store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
-		b.Status.Progress = &v1alpha1.Progress{Phase: x.Phase, Message: message, StartedAt: b.Status.StartTimestamp, BytesDone: x.Done, BytesTotal: x.Total}
+		progress := j.told
+		progress.StartedAt = b.Status.StartTimestamp
+		b.Status.Progress = &progress
 		return nil
 	})
 	if apierrors.IsNotFound(err) {

@@ -135,8 +135,12 @@ func (s *Store) makeTmp() error {
 	return nil
 }
 
+// piece is what is written at once. For more the kernel takes memory in large pieces, which
+// are those that the host of a virtual machine has taken back, and gets them again page by page.
+const piece = 64 << 10
+
 func copyBody(ctx context.Context, f *os.File, body blob.Body) error {
-	buf := make([]byte, min(body.Size(), 1<<20))
+	buf := make([]byte, min(body.Size(), piece))
 	for off := int64(0); off < body.Size(); {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -26,10 +26,12 @@ import (
 	"github.com/kbcli/kbcli/runtimes/store"
 )
 
-// Store is a directory of objects. It has no state of its own but the path, so
-// any number may be open on one directory, in any number of processes.
+// Store is a directory of objects. It has no state of its own but the path, and a
+// memory of what texts say, so any number may be open on one directory, in any number of
+// processes.
 type Store struct {
 	dir    string
+	parsed *parsed
 	clock  func() time.Time
 	notify func() (*fsnotify.Watcher, error) // fails when the kernel has no more to give
 }
@@ -46,7 +48,7 @@ func Open(dir string, clock func() time.Time) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open object store: %w", err)
 	}
-	s := &Store{dir: dir, clock: clock, notify: fsnotify.NewWatcher}
+	s := &Store{dir: dir, parsed: &parsed{}, clock: clock, notify: fsnotify.NewWatcher}
 	var denied error // to make it: whoever may only read opens what is there
 	for _, k := range v1alpha1.Kinds() {
 		if err := makeDir(filepath.Join(dir, k.Plural), 0o755); errors.Is(err, fs.ErrPermission) {
@@ -73,6 +75,8 @@ type place struct {
 	kind v1alpha1.Kind
 	key  store.Key
 	path string
+
+	parsed *parsed
 }
 
 func kindOf(kind string) (v1alpha1.Kind, error) {
@@ -101,7 +105,7 @@ func (s *Store) place(kind, namespace, name string) (place, error) {
 func (s *Store) placeIn(k v1alpha1.Kind, namespace, name string) place {
 	return place{
 		kind: k, key: store.Key{Kind: k.Name, Namespace: namespace, Name: name},
-		path: filepath.Join(s.dir, k.Plural, namespace, name+suffix),
+		path: filepath.Join(s.dir, k.Plural, namespace, name+suffix), parsed: s.parsed,
 	}
 }
 
@@ -219,10 +223,7 @@ func (s *Store) Create(ctx context.Context, o v1alpha1.Object) error {
 	if o.GetResourceVersion() != "" {
 		return store.Invalid(k, o.GetName(), v1alpha1.FieldErrors{{Type: v1alpha1.ErrorForbidden, Path: "metadata.resourceVersion", Reason: "must not be given for a new object"}})
 	}
-	fresh, err := clone(o)
-	if err != nil {
-		return err
-	}
+	fresh := copied(o)
 	if err := store.Admit(fresh, nil); err != nil {
 		return err
 	}
@@ -291,10 +292,7 @@ func (s *Store) change(ctx context.Context, o v1alpha1.Object, edit func(cur, ne
 	if o.GetResourceVersion() == "" {
 		return store.Invalid(k, o.GetName(), v1alpha1.FieldErrors{{Type: v1alpha1.ErrorRequired, Path: "metadata.resourceVersion", Reason: "must be given for an update"}})
 	}
-	next, err := clone(o)
-	if err != nil {
-		return err
-	}
+	next := copied(o)
 	return s.locked(ctx, p, func() error {
 		r, err := p.read()
 		if err != nil {
@@ -363,20 +361,8 @@ func (p place) remove() error {
 	if err := os.Remove(p.path); err != nil {
 		return fmt.Errorf("remove %v: %w", p.key, err)
 	}
+	p.parsed.forget(p.path)
 	return atomicfile.SyncDir(filepath.Dir(p.path))
-}
-
-// clone copies o by way of its text, so that nothing is shared.
-func clone(o v1alpha1.Object) (v1alpha1.Object, error) {
-	b, err := v1alpha1.Encode(o)
-	if err != nil {
-		return nil, err
-	}
-	c, err := v1alpha1.Decode(b)
-	if err != nil {
-		return nil, fmt.Errorf("copy %s %s: %w", v1alpha1.KindOf(o).Name, o.GetName(), err)
-	}
-	return c, nil
 }
 
 func sameSpec(a, b v1alpha1.Object) (bool, error) {

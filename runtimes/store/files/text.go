@@ -35,6 +35,7 @@ var headForm = regexp.MustCompile(`^# Written by kbcli(?:, spec ([0-9a-f]{16})\.
 type record struct {
 	object v1alpha1.Object
 	count  uint64 // of changes, as the file says
+	whole  bool   // the text alone says all of it
 }
 
 // read is NotFound, a *store.BrokenObject, or the object with its defaults set.
@@ -49,10 +50,16 @@ func (p place) read() (record, error) {
 	return p.parse(text)
 }
 
-// parse is read without the reading.
+// parse is read without the reading. The text must not be changed afterwards.
 func (p place) parse(text []byte) (record, error) {
+	if r, ok := p.parsed.of(p.path, text); ok {
+		return r, nil
+	}
 	r, err := p.decode(text)
 	if err == nil {
+		if r.whole {
+			p.parsed.keep(p.path, text, r)
+		}
 		return r, nil
 	}
 	b := &store.BrokenObject{Key: p.key, Place: p.path, Err: err}
@@ -79,14 +86,19 @@ func (p place) decode(text []byte) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	if o.GroupVersionKind() != p.kind.GroupVersionKind() {
-		return record{}, v1alpha1.FieldErrors{{Type: v1alpha1.ErrorInvalid, Path: "kind", Value: o.GroupVersionKind().Kind, Reason: "is not that of its directory, " + p.kind.Plural}}
-	}
 	hash, err := hashSpec(o)
 	if err != nil {
 		return record{}, err
 	}
-	if head == nil || string(head[1]) != fmt.Sprintf("%016x", hash) {
+	return p.record(o, text, head != nil && string(head[1]) == fmt.Sprintf("%016x", hash))
+}
+
+// record is what text says, which is o. Untouched is a spec that kbcli wrote.
+func (p place) record(o v1alpha1.Object, text []byte, untouched bool) (record, error) {
+	if o.GroupVersionKind() != p.kind.GroupVersionKind() {
+		return record{}, v1alpha1.FieldErrors{{Type: v1alpha1.ErrorInvalid, Path: "kind", Value: o.GroupVersionKind().Kind, Reason: "is not that of its directory, " + p.kind.Plural}}
+	}
+	if !untouched {
 		o.SetGeneration(o.GetGeneration() + 1)
 	}
 	if o.GetNamespace() == "" {
@@ -109,12 +121,13 @@ func (p place) decode(text []byte) (record, error) {
 		// The same at every reading, until a change writes it down.
 		o.SetUID(types.UID(uuid.NewSHA1(uuid.NameSpaceOID, []byte(p.key.String())).String()))
 	}
-	if created := o.GetCreationTimestamp(); created.IsZero() {
+	created := o.GetCreationTimestamp()
+	if created.IsZero() {
 		if info, err := os.Stat(p.path); err == nil {
 			o.SetCreationTimestamp(metav1.NewTime(info.ModTime().UTC().Truncate(1e9)))
 		}
 	}
-	r := record{object: o}
+	r := record{object: o, whole: !created.IsZero()}
 	digits, _, _ := strings.Cut(o.GetResourceVersion(), "-")
 	r.count, _ = strconv.ParseUint(digits, 10, 64) // what is no number counts from the start
 	o.SetResourceVersion(resourceVersion(r.count, text))
@@ -149,7 +162,7 @@ func (p place) write(o, next v1alpha1.Object, count uint64) error {
 	}
 	text := append(fmt.Appendf(nil, headText, hash), body...)
 	text = append(text, tail...)
-	r, err := p.parse(text)
+	r, err := p.record(back, text, true)
 	if err != nil {
 		return fmt.Errorf("write %v: %w", p.key, err)
 	}
@@ -159,6 +172,7 @@ func (p place) write(o, next v1alpha1.Object, count uint64) error {
 	if err := atomicfile.Write(p.path, text, 0o644); err != nil {
 		return err
 	}
+	p.parsed.keep(p.path, text, r)
 	v1alpha1.Assign(o, r.object)
 	return nil
 }

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !cgo
+
+package repository
+
+import (
+	"runtime"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compressor is the library that compresses: Go's, for a program built without a C compiler.
+const Compressor = "Go"
+
+// encoder is shared as decoder is.
+var encoder = sync.OnceValue(func() *zstd.Encoder {
+	// a checksum a frame would be checked twice: every frame's raw bytes have an xxh64
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
+		zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return e
+})
+
+// Compress appends raw as one zstd frame to dst. Many goroutines may call it.
+func Compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }
