@@ -44,6 +44,7 @@ test: bin/slowest node ## vet and every test, e2e too; then the ten slowest. Wit
 	go -C tools test ./...
 	go vet -tags long ./e2e/node
 	CGO_ENABLED=0 go -C e2e/node/parts vet -trimpath ./...
+	CGO_ENABLED=0 go test ./engine/pg ./engine/repository
 	go test -timeout 30m $(TESTFLAGS) -json ./... | bin/slowest
 
 .PHONY: node
