@@ -3,6 +3,7 @@
 package restore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -320,6 +322,8 @@ func (s *recoverer) settings() ([]string, error) {
 		{"max_locks_per_transaction", strconv.Itoa(max(p.Settings.MaxLocksPerXact, 64))},
 		{"max_wal_size", "8GB"},
 		{"checkpoint_timeout", "1h"},
+		// what was replayed is removed: kept for new WAL, it would have to be made durable first
+		{"wal_recycle", "off"},
 		{"recovery_target", ""},
 		{"recovery_target_name", ""},
 		{"recovery_target_time", ""},
@@ -427,15 +431,34 @@ func (s *recoverer) tail() string {
 
 // follow waits for the end of recovery: only then does the server let anyone in.
 func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, error) {
-	for {
+	began := time.Now()
+	wctx, stop := context.WithCancel(ctx)
+	var g sync.WaitGroup
+	defer g.Wait()
+	defer stop()
+	writing := false
+	for asked := began; ; {
 		select {
 		case <-exited:
 			exited <- nil
 			return nil, &RecoveryError{s.tail()}
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
+		if !writing && s.replayed() {
+			writing = true
+			dirs := []string{s.r.DataDirectory}
+			if s.r.Tablespaces != "" {
+				dirs = append(dirs, s.r.Tablespaces)
+			}
+			g.Go(func() { writeback(wctx, began, dirs...) })
+		}
+		// each who asks is a process that the server starts: not before it says that it is open
+		if !saysReady(s.r.DataDirectory) && time.Since(asked) < time.Second {
+			continue
+		}
+		asked = time.Now()
 		c, err := s.open(ctx)
 		if err != nil {
 			return nil, err
@@ -454,6 +477,19 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 		}
 		return reached, cerr
 	}
+}
+
+// replayed tells whether the server has read its last record: it begins a timeline then.
+func (s *recoverer) replayed() bool {
+	newest, err := newestHistory(filepath.Join(s.r.DataDirectory, "pg_wal"))
+	return err == nil && newest.Timeline > s.plan.StopTimeline
+}
+
+// saysReady reads what the server in data says of itself: the last line of its postmaster.pid
+// (LOCK_FILE_LINE_PM_STATUS in src/include/utils/pidfile.h).
+func saysReady(data string) bool {
+	b, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+	return err == nil && bytes.HasSuffix(bytes.TrimSpace(b), []byte("\nready"))
 }
 
 func (s *recoverer) ask(ctx context.Context, c *client.Conn) (*Reached, error) {

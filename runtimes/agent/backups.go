@@ -39,7 +39,7 @@ type job struct {
 	seen   basebackup.Progress // when it was last looked at
 	told   v1alpha1.Progress   // to the Backup, last
 	toldAt time.Time
-	gaveUp error               // why it was ended; nil if it ended by itself
+	gaveUp error // why it was ended; nil if it ended by itself
 
 	mu       sync.Mutex
 	progress basebackup.Progress

@@ -174,7 +174,7 @@ func (k *keeper) ready(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
