@@ -30,7 +30,7 @@ type kbcli struct {
 func (k *kbcli) name() string { return "kbcli" }
 
 func (k *kbcli) settings() string {
-	return "its defaults: zstd (fastest), a worker a core, WAL streamed and indexed, tails each second"
+	return "its defaults: zstd level 1, a worker a core, WAL streamed and indexed, tails each second"
 }
 
 func (k *kbcli) archiveCommand() string { return "" }

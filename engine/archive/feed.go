@@ -20,20 +20,24 @@ import (
 	"github.com/kbcli/kbcli/engine/pg"
 )
 
-// Feed brings WAL from the repository into a directory, ahead of a server that
-// recovers. The server's restore_command takes a file that is there by renaming
-// it; what is not there it asks for with Await, which ends the recovery only if
-// the Feed says so, and breaks it off if the Feed failed or died.
+// Feed brings WAL from the repository into the pg_wal of a server that recovers, ahead of
+// it. The server's restore_command only looks whether a segment is there: it says then that
+// it has nothing to give, and PostgreSQL looks into pg_wal. What is not there is asked for
+// with Await, which ends the recovery only if the Feed says so, and breaks it off if the
+// Feed failed or died.
 //
-//	repository ──fetch, several at once──▶ dir/SEGMENT ──mv──▶ pg_wal
+//	repository ──fetch, several at once──▶ pg_wal/SEGMENT, and then dir/SEGMENT, empty
 //	                                       dir/coming-SEGMENT: it is being fetched
+//	                                       dir/took-SEGMENT ◀── restore_command
 //	                                       dir/want-NAME ◀── Await
 //	                                       dir/absent-NAME, dir/failed ──▶ Await
+//	                                       dir/NAME.history ──cp──▶ pg_wal
 type Feed struct {
-	Dir   string // on the file system of the data directory
+	Dir   string // on the file system of WAL
+	WAL   string // the server's pg_wal
 	First uint64 // number of the first segment
 	Last  uint64 // of the last; what lies behind it is absent
-	Ahead int    // how many segments may wait in Dir
+	Ahead int    // how many segments may wait to be taken
 	Jobs  int    // how many are fetched at once
 
 	Size pg.SegmentSize
@@ -63,6 +67,7 @@ const (
 	wantPrefix = "want-"
 	absentMark = "absent-"
 	comingMark = "coming-"
+	tookMark   = "took-"
 	feedPoll   = 10 * time.Millisecond
 	// feedGrace is how long nobody may hold the lock: a Feed begins at the same
 	// time as the server, on a disk that may be busy, and whoever looks holds the
@@ -141,7 +146,10 @@ func (f *Feed) ahead(ctx context.Context) error {
 	g.SetLimit(max(f.Jobs, 1))
 	for n := f.First; n <= f.Last; n++ {
 		if err := f.room(ctx, n); err != nil {
-			break
+			if gerr := g.Wait(); gerr != nil {
+				return gerr
+			}
+			return err
 		}
 		f.mu.Lock()
 		begun := f.begun[n]
@@ -160,10 +168,17 @@ func (f *Feed) room(ctx context.Context, n uint64) error {
 	if behind < uint64(f.Ahead) {
 		return ctx.Err()
 	}
-	oldest := filepath.Join(f.Dir, f.Size.Name(f.Segment(n-uint64(f.Ahead))))
+	oldest := f.Size.Name(f.Segment(n - uint64(f.Ahead)))
 	for {
-		if _, err := os.Lstat(oldest); err != nil {
+		switch err := os.Remove(filepath.Join(f.Dir, tookMark+oldest)); {
+		case err == nil:
+			// should it be asked for again it is brought again
+			if err := os.Remove(filepath.Join(f.Dir, oldest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("feed WAL: %w", err)
+			}
 			return ctx.Err()
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("feed WAL: %w", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -196,7 +211,10 @@ func (f *Feed) one(ctx context.Context, n uint64) error {
 	if err != nil {
 		return fmt.Errorf("fetch WAL segment %s: %w", name, err)
 	}
-	if err := f.bring(name, raw); err != nil {
+	if err := f.place(filepath.Join(f.WAL, name), raw); err != nil {
+		return err
+	}
+	if err := f.bring(name, nil); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -224,10 +242,14 @@ func (f *Feed) spare() []byte {
 	return b
 }
 
-// bring puts a whole file under its name.
+// bring puts a whole file into Dir under its name.
 func (f *Feed) bring(name string, content []byte) error {
-	path := filepath.Join(f.Dir, name)
-	tmp := filepath.Join(f.Dir, "."+name)
+	return f.place(filepath.Join(f.Dir, name), content)
+}
+
+// place puts a whole file at path.
+func (f *Feed) place(path string, content []byte) error {
+	tmp := filepath.Join(f.Dir, "."+filepath.Base(path))
 	if err := writeFile(tmp, content); err != nil {
 		return fmt.Errorf("feed WAL: %w", err)
 	}
@@ -324,20 +346,23 @@ func (f *Feed) Command(program string, args ...string) (string, error) {
 			words[i] = "'" + w + "'"
 		}
 	}
-	// starting the program takes the time of ten sleeps of the shell's
-	return fmt.Sprintf(`for i in 1 2 3 4 5 6 7 8 9 10; do [ -e '%[1]s/coming-%%f' ] && sleep 0.004 || break; done; [ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p";; *) mv '%[1]s/%%f' "%%p";; esac || exec %[2]s '%[1]s' %%f "%%p"`,
-		f.Dir, strings.Join(words, " ")), nil
+	// Starting the program takes the time of ten sleeps of the shell's, and mv would take
+	// longer than all else that is done here.
+	return fmt.Sprintf(`for i in 1 2 3 4 5 6 7 8 9 10; do [ -e '%[1]s/coming-%%f' ] && sleep 0.004 || break; done; `+
+		`[ -f '%[1]s/%%f' ] && case %%f in *.history) cp '%[1]s/%%f' "%%p" && exit 0;; *) : >'%[1]s/took-%%f' && exit %[3]d;; esac; `+
+		`exec %[2]s '%[1]s' %%f "%%p"`, f.Dir, strings.Join(words, " "), AwaitAbsent), nil
 }
 
 // The exit codes of a restore_command. Up to 125 PostgreSQL reads as "there is no
 // such file" and may end the recovery there; above, it breaks off.
 const (
 	AwaitFound  = 0
-	AwaitAbsent = 1
+	AwaitAbsent = 1 // or it is in pg_wal
 	AwaitBroken = 200
 )
 
-// Await takes the file name from the Feed at dir to path, waiting for it. The error
+// Await waits until the Feed at dir has a file. A history file it takes to path; a segment
+// is in pg_wal then, and AwaitAbsent is the answer that has PostgreSQL look there. The error
 // comes with AwaitBroken and says why recovery must not go on.
 func Await(ctx context.Context, dir, name, path string) (code int, err error) {
 	if strings.ContainsAny(name, "/\\") {
@@ -354,7 +379,7 @@ func Await(ctx context.Context, dir, name, path string) (code int, err error) {
 					return AwaitBroken, err
 				}
 			}
-			return take(file, path)
+			return take(dir, name, path)
 		}
 		if reason, err := os.ReadFile(filepath.Join(dir, feedFailed)); err == nil {
 			return AwaitBroken, fmt.Errorf("WAL cannot be fed: %s", strings.TrimSpace(string(reason)))
@@ -389,14 +414,14 @@ func Await(ctx context.Context, dir, name, path string) (code int, err error) {
 	}
 }
 
-func take(file, path string) (int, error) {
-	if !strings.HasSuffix(file, ".history") {
-		if err := os.Rename(file, path); err != nil {
+func take(dir, name, path string) (int, error) {
+	if !strings.HasSuffix(name, ".history") {
+		if err := os.WriteFile(filepath.Join(dir, tookMark+name), nil, 0o600); err != nil {
 			return AwaitBroken, err
 		}
-		return AwaitFound, nil
+		return AwaitAbsent, nil
 	}
-	b, err := os.ReadFile(file)
+	b, err := os.ReadFile(filepath.Join(dir, name))
 	if err == nil {
 		err = os.WriteFile(path, b, 0o600)
 	}

@@ -26,7 +26,7 @@ func feedName(n uint64) string { return feedSize.Name(pg.Segment{Timeline: 1, Nu
 // feedOf feeds segments 10 to 60, a few at a time.
 func feedOf(dir string) *Feed {
 	return &Feed{
-		Dir: dir, First: 10, Last: 60, Ahead: 4, Jobs: 2, Size: feedSize,
+		Dir: dir, WAL: dir + ".wal", First: 10, Last: 60, Ahead: 4, Jobs: 2, Size: feedSize,
 		Segment:   func(n uint64) pg.Segment { return pg.Segment{Timeline: 1, Number: n} },
 		Fetch:     func(_ context.Context, n uint64, _ []byte) ([]byte, error) { return feedBytes(n), nil },
 		Histories: map[string][]byte{"00000002.history": []byte("1\t0/1000000\tx\n")},
@@ -43,13 +43,23 @@ type feeding struct {
 func startFeed(t *testing.T, f *Feed) *feeding {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	if err := os.MkdirAll(f.WAL, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	x := &feeding{f, t.TempDir(), cancel, make(chan error, 1)}
-	go func() { x.done <- f.Run(ctx) }()
-	t.Cleanup(cancel)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		x.done <- f.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	return x
 }
 
-// ask runs the restore_command as PostgreSQL does.
+// ask runs the restore_command as PostgreSQL does, and looks into pg_wal where that gives nothing.
 func (f *feeding) ask(t *testing.T, name string) (code int, content []byte, stderr string) {
 	t.Helper()
 	program, err := os.Executable()
@@ -76,7 +86,15 @@ func (f *feeding) ask(t *testing.T, name string) (code int, content []byte, stde
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	return cmd.ProcessState.ExitCode(), b, log.String()
+	code = cmd.ProcessState.ExitCode()
+	if code == AwaitAbsent && b == nil {
+		if b, err = os.ReadFile(filepath.Join(f.WAL, name)); err == nil {
+			code = AwaitFound
+		} else if !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	return code, b, log.String()
 }
 
 func (f *feeding) want(t *testing.T, name string, code int, content []byte) {
@@ -103,6 +121,11 @@ func TestFeed(t *testing.T) {
 	}
 	f.want(t, feedName(61), AwaitAbsent, nil)
 	f.want(t, feedName(60), AwaitFound, feedBytes(60))
+	// what somebody left there is not taken for what was fed
+	if err := os.Remove(filepath.Join(f.WAL, feedName(12))); err != nil {
+		t.Fatal(err)
+	}
+	f.want(t, feedName(12), AwaitFound, feedBytes(12))
 	for range 2 {
 		f.want(t, "00000002.history", AwaitFound, f.Histories["00000002.history"])
 		f.want(t, "00000003.history", AwaitAbsent, nil)
@@ -170,6 +193,9 @@ func TestFeedKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(feedOf(dir).WAL, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command(program, "feed", dir)
 	var said bytes.Buffer
 	cmd.Stderr = &said
@@ -202,7 +228,9 @@ func TestFeedTwice(t *testing.T) {
 func TestCommand(t *testing.T) {
 	f := &Feed{Dir: "/a b/feed"}
 	got, err := f.Command("/c d/kbcli", "wal-await")
-	const want = `[ -f '/a b/feed/%f' ] && case %f in *.history) cp '/a b/feed/%f' "%p";; *) mv '/a b/feed/%f' "%p";; esac || exec '/c d/kbcli' 'wal-await' '/a b/feed' %f "%p"`
+	const want = `for i in 1 2 3 4 5 6 7 8 9 10; do [ -e '/a b/feed/coming-%f' ] && sleep 0.004 || break; done; ` +
+		`[ -f '/a b/feed/%f' ] && case %f in *.history) cp '/a b/feed/%f' "%p" && exit 0;; *) : >'/a b/feed/took-%f' && exit 1;; esac; ` +
+		`exec '/c d/kbcli' 'wal-await' '/a b/feed' %f "%p"`
 	if err != nil || got != want {
 		t.Errorf("command %s: %v", got, err)
 	}

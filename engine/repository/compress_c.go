@@ -11,9 +11,6 @@ import (
 	"github.com/DataDog/zstd"
 )
 
-// Compressor is the library that compresses: zstd's own, in C.
-const Compressor = "C"
-
 // compressors have a context of C's memory each, under a megabyte, which goes when the
 // garbage collector takes them from the pool.
 var compressors = sync.Pool{New: func() any { return zstd.NewCtx() }}

@@ -11,10 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Compressor is the library that compresses: Go's, for a program built without a C compiler.
-const Compressor = "Go"
-
-// encoder is shared as decoder is.
+// encoder is Go's, for a program built without a C compiler. It is shared as decoder is.
 var encoder = sync.OnceValue(func() *zstd.Encoder {
 	// a checksum a frame would be checked twice: every frame's raw bytes have an xxh64
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),

@@ -95,8 +95,9 @@ func TestMemory(t *testing.T) {
 					if says.Err != "" {
 						t.Fatalf("%s: %s", what, says.Err)
 					}
-					if says.Peak > c.Memory {
-						t.Errorf("%s took %d bytes", what, says.Peak)
+					// the rest is for what a larger program than this one takes anyway
+					if took := says.Peak - says.Began; took > c.Memory/4*3 {
+						t.Errorf("%s took %d bytes", what, took)
 					}
 				}
 				report("backup")

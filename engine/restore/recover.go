@@ -125,7 +125,7 @@ func (p *Plan) Recover(ctx context.Context, r Recovery) (*Reached, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cleanUp(); err != nil {
+	if err := s.cleanUp(reached); err != nil {
 		return nil, err
 	}
 	if err := s.settleTablespaces(); err != nil {
@@ -146,7 +146,7 @@ func (p *Plan) feed(ctx context.Context, r Recovery, begun *atomic.Pointer[time.
 	}
 	lineage := p.lineage.Limited(0, r.Bounds.Download)
 	f := &archive.Feed{
-		Dir: filepath.Join(r.Scratch, "feed"), Size: size,
+		Dir: filepath.Join(r.Scratch, "feed"), WAL: filepath.Join(r.DataDirectory, "pg_wal"), Size: size,
 		First: size.Number(p.manifest.StartLSN), Last: lastSegment(size, p.ReadLSN),
 		Ahead: feedAhead, Jobs: jobs,
 		Segment: p.path.Until(p.StopTimeline).Segment,
@@ -429,22 +429,32 @@ func (s *recoverer) tail() string {
 	return string(b)
 }
 
+// How often follow looks at the server, and every how many times it asks whatever it sees.
+const (
+	followPoll   = 20 * time.Millisecond
+	followAnyway = 100
+)
+
 // follow waits for the end of recovery: only then does the server let anyone in.
 func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, error) {
-	began := time.Now()
+	log, err := os.Stat(s.log) // made as the server was started
+	if err != nil {
+		return nil, err
+	}
+	began := log.ModTime()
 	wctx, stop := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	defer g.Wait()
 	defer stop()
 	writing := false
-	for asked := began; ; {
+	for polls := 1; ; polls++ {
 		select {
 		case <-exited:
 			exited <- nil
 			return nil, &RecoveryError{s.tail()}
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(followPoll):
 		}
 		if !writing && s.replayed() {
 			writing = true
@@ -455,10 +465,9 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 			g.Go(func() { writeback(wctx, began, dirs...) })
 		}
 		// each who asks is a process that the server starts: not before it says that it is open
-		if !saysReady(s.r.DataDirectory) && time.Since(asked) < time.Second {
+		if !saysReady(s.r.DataDirectory) && polls%followAnyway != 0 {
 			continue
 		}
-		asked = time.Now()
 		c, err := s.open(ctx)
 		if err != nil {
 			return nil, err
@@ -550,10 +559,15 @@ func newestHistory(dir string) (pg.History, error) {
 	return pg.ParseHistory(newest, content)
 }
 
-// cleanUp removes what recovery needed and a server does not.
-func (s *recoverer) cleanUp() error {
+// cleanUp removes what recovery needed and a server does not. WAL behind the stop may have
+// been fed when the server had removed what there was of that.
+func (s *recoverer) cleanUp(reached *Reached) error {
 	data := s.r.DataDirectory
-	for _, name := range []string{"backup_label.old", "tablespace_map.old", "recovery.signal", "backup_manifest"} {
+	names := []string{"backup_label.old", "tablespace_map.old", "recovery.signal", "backup_manifest"}
+	for n := s.feed.Size.Number(reached.LSN) + 1; n <= s.feed.Last; n++ {
+		names = append(names, filepath.Join("pg_wal", s.feed.Size.Name(s.feed.Segment(n))))
+	}
+	for _, name := range names {
 		if err := os.Remove(filepath.Join(data, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("clean up after recovery: %w", err)
 		}

@@ -13,16 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writebackPeriod is how long a pass of writeback waits for the next, at least.
+// writebackPeriod lies between two passes of writeback.
 const writebackPeriod = 100 * time.Millisecond
 
-// writeback has the disk begin with what the server wrote into the files of dirs since the
-// given time, pass after pass until ctx ends: the checkpoint that ends recovery takes the
+// writeback has the disk begin with what the server wrote into the files of dirs, which were
+// modified since the given time: pass after pass until ctx ends: the checkpoint that ends recovery takes the
 // processor, and syncFilesystem after it finds less to wait for. WAL is left alone, most
 // of which is removed before that. What does not work here is syncFilesystem's to tell.
 func writeback(ctx context.Context, since time.Time, dirs ...string) {
 	for ctx.Err() == nil {
-		began := time.Now()
 		for _, dir := range dirs {
 			_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 				switch {
@@ -38,12 +37,9 @@ func writeback(ctx context.Context, since time.Time, dirs ...string) {
 				return nil
 			})
 		}
-		// what was written while this pass ran is the next one's. The kernel's clock of
-		// files stands still for some milliseconds
-		since = began.Add(-writebackPeriod)
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(writebackPeriod, 4*time.Since(began))):
+		case <-time.After(writebackPeriod):
 		}
 	}
 }
