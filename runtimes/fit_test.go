@@ -24,10 +24,14 @@ func TestNeeds(t *testing.T) {
 		"just enough":              {copied, "1000Mi", "", "", "1250Mi", "", ""},
 		"the size of a snapshot":   {lent, "2Gi", "fast", "disk.example", "2Gi", "", ""},
 		"less than the snapshot":   {lent, "1Gi", "fast", "disk.example", "2Gi", "storage 1Gi is too small: VolumeSnapshot shop/b1 has 2Gi", "storage=2Gi"},
-		"another driver": {lent, "2Gi", "tape", "tape.example", "2Gi",
-			"volumes of storage class tape are made by tape.example, and VolumeSnapshot shop/b1 is of disk.example", "storageClass=fast"},
-		"another default": {lent, "2Gi", "", "tape.example", "2Gi",
-			"volumes of the default storage class are made by tape.example, and VolumeSnapshot shop/b1 is of disk.example", "storageClass=fast"},
+		"another driver": {
+			lent, "2Gi", "tape", "tape.example", "2Gi",
+			"volumes of storage class tape are made by tape.example, and VolumeSnapshot shop/b1 is of disk.example", "storageClass=fast",
+		},
+		"another default": {
+			lent, "2Gi", "", "tape.example", "2Gi",
+			"volumes of the default storage class are made by tape.example, and VolumeSnapshot shop/b1 is of disk.example", "storageClass=fast",
+		},
 		"a driver that nobody may tell": {lent, "2Gi", "tape", "", "2Gi", "", ""},
 	} {
 		spec := v1alpha1.ClusterSpec{Storage: resource.MustParse(test.storage), StorageClassName: test.class}

@@ -99,9 +99,11 @@ func runs(t *testing.T, k *testkube.Cluster, ns, name string) {
 		}
 		if time.Now().After(deadline) {
 			for _, args := range [][]string{
-				{"-n", ns, "get", "cluster,pods,pvc,endpoints", "-o", "wide"}, {"-n", ns, "describe", "pods"},
+				{"-n", ns, "get", "cluster,pods,pvc,endpoints", "-o", "wide"},
+				{"-n", ns, "describe", "pods"},
 				{"-n", ns, "logs", specs.PodName(name, 0), "--all-containers", "--tail=40"},
-				{"-n", "kb-system", "logs", "deploy/kubeblocks", "--tail=40"}, {"-n", ns, "get", "cluster", name, "-o", "yaml"},
+				{"-n", "kb-system", "logs", "deploy/kubeblocks", "--tail=40"},
+				{"-n", ns, "get", "cluster", name, "-o", "yaml"},
 			} {
 				out, err := k.Try("", args...)
 				t.Logf("%v: %v\n%s", args, err, out)

@@ -21,6 +21,9 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
+// Compress appends raw as one zstd frame to dst. Many goroutines may call it.
+func Compress(dst, raw []byte) []byte { return compress(dst, raw) }
+
 // decompress undoes one or more frames that give exactly length bytes.
 func decompress(frames []byte, length int, room []byte) ([]byte, error) {
 	if cap(room) < length {

@@ -15,8 +15,8 @@ import (
 // garbage collector takes them from the pool.
 var compressors = sync.Pool{New: func() any { return zstd.NewCtx() }}
 
-// Compress appends raw as one zstd frame to dst. Many goroutines may call it.
-func Compress(dst, raw []byte) []byte {
+// compress is Compress.
+func compress(dst, raw []byte) []byte {
 	c := compressors.Get().(zstd.Ctx)
 	defer compressors.Put(c)
 	dst = slices.Grow(dst, zstd.CompressBound(len(raw)))

@@ -22,5 +22,5 @@ var encoder = sync.OnceValue(func() *zstd.Encoder {
 	return e
 })
 
-// Compress appends raw as one zstd frame to dst. Many goroutines may call it.
-func Compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }
+// compress is Compress.
+func compress(dst, raw []byte) []byte { return encoder().EncodeAll(raw, dst) }

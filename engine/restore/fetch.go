@@ -72,8 +72,10 @@ func (p *Plan) Fetch(ctx context.Context, into Into) error {
 	if err != nil {
 		return err
 	}
-	f := &fetcher{plan: p, into: into, lineage: lineage, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files)),
-		missing: make([]atomic.Int64, len(files.Files)), dated: make([]bool, len(files.Files))}
+	f := &fetcher{
+		plan: p, into: into, lineage: lineage, files: files, sums: make([][]sum, len(files.Files)), started: make([]atomic.Bool, len(files.Files)),
+		missing: make([]atomic.Int64, len(files.Files)), dated: make([]bool, len(files.Files)),
+	}
 	for i := range files.Files {
 		f.total += files.Files[i].Size
 		f.missing[i].Store(files.Files[i].Size)

@@ -211,8 +211,9 @@ func (v *verifier) wal(ctx context.Context) error {
 
 // segment reads one segment, which must be there up to need, whole or in pieces.
 func (v *verifier) segment(ctx context.Context, g pg.Segment, need pg.LSN) error {
-	raw, err := v.l.Segment(ctx, g, nil)
+	_, err := v.l.Segment(ctx, g, nil)
 	if errors.Is(err, blob.ErrNotExist) {
+		var raw []byte
 		if raw, err = v.l.ReadTail(ctx, g); err == nil || errors.Is(err, blob.ErrNotExist) {
 			end := v.l.Info().SegmentSize.Start(g.Number) + pg.LSN(len(raw))
 			if end < need { // or it has been completed, and its pieces deleted, between the two questions

@@ -100,8 +100,10 @@ func TestNextStep(t *testing.T) {
 			s.leader["leader"] = "c-postgresql-2"
 		}), step{switchover: "c-postgresql-0", why: "the primary c-postgresql-2 is made anew"}},
 		"stopped": {of(1, func(s *seen) { old(s, 0); s.cluster.Spec.Stopped = true }), step{}},
-		"a promotion that failed": {of(2, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) }),
-			step{end: "c-postgresql-0", why: "it holds the lock of the primary, and its server does not leave recovery"}},
+		"a promotion that failed": {
+			of(2, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) }),
+			step{end: "c-postgresql-0", why: "it holds the lock of the primary, and its server does not leave recovery"},
+		},
 		"a lock of which nobody says when it was renewed": {of(2, func(s *seen) {
 			recovers(s, time.Hour, time.Hour)
 			delete(s.leader, "renewTime")
@@ -160,22 +162,30 @@ func TestJudge(t *testing.T) {
 	}{
 		"running":  {of(3, nil), state{v1alpha1.ClusterRunning, "", ""}},
 		"creating": {of(1, func(s *seen) { s.pods, s.leader, s.config = nil, nil, nil }), state{v1alpha1.ClusterCreating, "", ""}},
-		"no image": {of(1, func(s *seen) {
-			waits(s, 0, "postgresql", "ImagePullBackOff", "Back-off pulling image \"x\"")
-			s.leader = nil
-		}),
-			state{v1alpha1.ClusterCreating, "ImagePullBackOff", "c-postgresql-0: container postgresql: Back-off pulling image \"x\""}},
+		"no image": {
+			of(1, func(s *seen) {
+				waits(s, 0, "postgresql", "ImagePullBackOff", "Back-off pulling image \"x\"")
+				s.leader = nil
+			}),
+			state{v1alpha1.ClusterCreating, "ImagePullBackOff", "c-postgresql-0: container postgresql: Back-off pulling image \"x\""},
+		},
 		"no node": {of(1, func(s *seen) {
 			away(s, 0)
 			s.pods[0].Status.Conditions = append(s.pods[0].Status.Conditions, core.PodCondition{Type: core.PodScheduled, Status: core.ConditionFalse, Reason: "Unschedulable", Message: "0/1 nodes are available: 1 Insufficient memory."})
 		}), state{v1alpha1.ClusterCreating, "Unschedulable", "c-postgresql-0: 0/1 nodes are available: 1 Insufficient memory."}},
-		"a promotion failed": {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) })), state{v1alpha1.ClusterAbnormal, "NoPrimary",
-			"no server takes writes: c-postgresql-0: it is to be the primary, and its server has not left recovery"}},
+		"a promotion failed": {of(2, was(v1alpha1.ClusterRunning, func(s *seen) { recovers(s, time.Hour, 2*time.Minute) })), state{
+			v1alpha1.ClusterAbnormal, "NoPrimary",
+			"no server takes writes: c-postgresql-0: it is to be the primary, and its server has not left recovery",
+		}},
 		"a standby is lost": {of(3, was(v1alpha1.ClusterRunning, func(s *seen) { away(s, 1) })), state{v1alpha1.ClusterAbnormal, "ServersMissing", "2 of 3 servers serve: the others have not said why"}},
-		"a volume is almost full": {of(2, func(s *seen) { uses(s, 0, 19<<30); uses(s, 1, 2<<30) }), state{v1alpha1.ClusterRunning, "VolumeAlmostFull",
-			"the volume of c-postgresql-1 is 90 % full, 2.15 GB of 21.5 GB are free" + enlarge}},
-		"a volume is full": {of(1, was(v1alpha1.ClusterRunning, func(s *seen) { uses(s, 0, 0); away(s, 0) })), state{v1alpha1.ClusterAbnormal, "VolumeFull",
-			"no server takes writes: the volume of c-postgresql-0 is 100 % full, 0 B of 21.5 GB are free; PostgreSQL stops when it finds no room for its WAL" + enlarge}},
+		"a volume is almost full": {of(2, func(s *seen) { uses(s, 0, 19<<30); uses(s, 1, 2<<30) }), state{
+			v1alpha1.ClusterRunning, "VolumeAlmostFull",
+			"the volume of c-postgresql-1 is 90 % full, 2.15 GB of 21.5 GB are free" + enlarge,
+		}},
+		"a volume is full": {of(1, was(v1alpha1.ClusterRunning, func(s *seen) { uses(s, 0, 0); away(s, 0) })), state{
+			v1alpha1.ClusterAbnormal, "VolumeFull",
+			"no server takes writes: the volume of c-postgresql-0 is 100 % full, 0 B of 21.5 GB are free; PostgreSQL stops when it finds no room for its WAL" + enlarge,
+		}},
 		"no primary": {of(1, was(v1alpha1.ClusterRunning, func(s *seen) { s.leader = nil })), state{v1alpha1.ClusterAbnormal, "NoPrimary", "no server takes writes: Patroni has not chosen one yet"}},
 		"scaling":    {of(3, was(v1alpha1.ClusterRunning, func(s *seen) { s.pods = s.pods[:2] })), state{v1alpha1.ClusterUpdating, "Scaling", "there are 2 servers of 3"}},
 		"stopping":   {of(1, func(s *seen) { s.cluster.Spec.Stopped = true }), state{v1alpha1.ClusterStopping, "", ""}},

@@ -5,6 +5,7 @@ package served
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +16,6 @@ import (
 	"net/url"
 	"strconv"
 	"time"
-
-	"crypto/tls"
 
 	"github.com/kbcli/kbcli/engine/blob"
 	"github.com/kbcli/kbcli/engine/blob/stall"

@@ -132,8 +132,11 @@ func bootstrap(c *v1alpha1.Cluster, slot string) patroniSettings {
 		return b
 	}
 	b["initdb"] = []any{
-		patroniSettings{"encoding": "UTF8"}, patroniSettings{"locale": "C.UTF-8"}, "data-checksums",
-		patroniSettings{"auth-local": "peer"}, patroniSettings{"auth-host": "scram-sha-256"},
+		patroniSettings{"encoding": "UTF8"},
+		patroniSettings{"locale": "C.UTF-8"},
+		"data-checksums",
+		patroniSettings{"auth-local": "peer"},
+		patroniSettings{"auth-host": "scram-sha-256"},
 	}
 	return b
 }

@@ -181,7 +181,8 @@ func where(c *v1alpha1.Cluster) []core.EnvVar {
 	}
 	return []core.EnvVar{
 		field(EnvNamespace, "metadata.namespace"), field(EnvPod, "metadata.name"), field(envPodUID, "metadata.uid"),
-		{Name: EnvCluster, Value: c.Name}, memory(),
+		{Name: EnvCluster, Value: c.Name},
+		memory(),
 	}
 }
 
@@ -251,9 +252,11 @@ func serverContainer(c *v1alpha1.Cluster, images Images) core.Container {
 		field("PATRONI_KUBERNETES_NAMESPACE", "metadata.namespace"), field("PATRONI_KUBERNETES_POD_IP", "status.podIP"),
 		{Name: "PATRONI_POSTGRESQL_CONNECT_ADDRESS", Value: "$(POD_IP):" + strconv.Itoa(Port)},
 		{Name: "PATRONI_RESTAPI_CONNECT_ADDRESS", Value: "$(POD_IP):" + strconv.Itoa(patroniPort)},
-		{Name: "LC_ALL", Value: "C.UTF-8"}, {Name: "HOME", Value: "/tmp"},
+		{Name: "LC_ALL", Value: "C.UTF-8"},
+		{Name: "HOME", Value: "/tmp"},
 		// what people run in the container finds the server
-		{Name: "PGHOST", Value: SocketDirectory}, {Name: "PGDATA", Value: DataDirectory},
+		{Name: "PGHOST", Value: SocketDirectory},
+		{Name: "PGDATA", Value: DataDirectory},
 		// its REST API can change settings, archive_command among them: not for whoever reaches the pod
 		fromSecret("PATRONI_RESTAPI_USERNAME", patroniSecret(c.Name), secretUsername),
 		fromSecret("PATRONI_RESTAPI_PASSWORD", patroniSecret(c.Name), secretPassword),
