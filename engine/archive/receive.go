@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	replyInterval = 500 * time.Millisecond
 	// silence is how long a server may owe an answer.
 	silence = time.Minute
+	// tellInterval is how long WAL that nobody waits for may be in the spool before those who
+	// make it durable, ship it and answer are told. A busy server sends some for each commit.
+	tellInterval = 50 * time.Millisecond
 )
 
 // link is one stream, and what its reader and its replier tell each other.
@@ -33,6 +37,55 @@ type link struct {
 	wanted chan struct{} // the server wants to hear from us at once
 	asked  atomic.Bool   // it owes us an answer
 	heard  atomic.Int64  // when it last sent anything, Unix ns
+
+	mu       sync.Mutex
+	received pg.LSN // in the spool
+	server   pg.LSN // where the server's WAL ended then
+	told     pg.LSN // of received, to everybody
+	later    *time.Timer
+	waiting  bool // for later
+}
+
+// got notes that WAL is in the spool up to lsn. In synchronous mode commits wait for it, and
+// of a whole chunk there is something to do: everybody is told at once.
+func (l *link) got(lsn, server pg.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.received, l.server = lsn, max(lsn, server)
+	switch {
+	case l.a.cfg.Sync || lsn/chunk != l.told/chunk:
+		l.tellLocked()
+	case !l.waiting:
+		l.waiting = true
+		l.later = time.AfterFunc(tellInterval, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.waiting {
+				l.tellLocked()
+			}
+		})
+	}
+}
+
+// tell tells everybody what got was told; nothing comes later of that.
+func (l *link) tell() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting || l.received > l.told {
+		l.tellLocked()
+	}
+}
+
+func (l *link) tellLocked() {
+	if l.waiting {
+		l.waiting = false
+		l.later.Stop()
+	}
+	l.told = l.received
+	l.a.update(func(st *Status) {
+		st.Received = max(st.Received, l.received)
+		st.ServerLSN = l.server
+	})
 }
 
 func (l *link) hear() { l.heard.Store(l.a.cfg.Clock().UnixNano()) }
@@ -47,7 +100,7 @@ func (a *Archiver) follow(ctx context.Context, conn *replication.Conn, stream *r
 		st.Received, st.Spooled, st.ServerLSN = at.lsn, at.lsn, at.lsn
 		st.LastError, st.ErrorTime = nil, time.Time{}
 	})
-	l := &link{a: a, stream: stream, tli: at.tli, standby: standby, wanted: make(chan struct{}, 1)}
+	l := &link{a: a, stream: stream, tli: at.tli, standby: standby, wanted: make(chan struct{}, 1), received: at.lsn, told: at.lsn}
 	l.hear()
 	ctx, cancel := context.WithCancelCause(ctx)
 	replied := make(chan struct{})
@@ -72,6 +125,7 @@ func (a *Archiver) follow(ctx context.Context, conn *replication.Conn, stream *r
 // read takes what the server sends until the timeline ends.
 func (l *link) read(ctx context.Context, at *place) (replication.EndOfTimeline, error) {
 	a := l.a
+	defer l.tell()
 	var chain proofChain
 	for {
 		if a.spool.bytes() >= a.cfg.SpoolLimit {
@@ -90,11 +144,9 @@ func (l *link) read(ctx context.Context, at *place) (replication.EndOfTimeline, 
 			if err := a.store(at, m); err != nil {
 				return replication.EndOfTimeline{}, err
 			}
-			a.update(func(st *Status) {
-				st.Received = max(st.Received, at.lsn)
-				st.ServerLSN = max(at.lsn, m.ServerEnd)
-			})
+			l.got(at.lsn, m.ServerEnd)
 		case *replication.Keepalive:
+			l.tell()
 			a.update(func(st *Status) { st.ServerLSN = m.ServerEnd })
 			if m.ReplyRequested {
 				select {
