@@ -166,6 +166,9 @@ func (s *Stream) Receive(ctx context.Context) (Message, error) {
 	return nil, err
 }
 
+// Waiting is how many bytes the server has sent that were read and not received yet.
+func (s *Stream) Waiting() int { return s.conn.wire.w - s.conn.wire.r }
+
 func (s *Stream) receive(ctx context.Context) (Message, error) {
 	for {
 		kind, body, err := s.conn.wire.next(ctx)
