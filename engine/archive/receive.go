@@ -28,8 +28,8 @@ const (
 	// gatherPause is how long the connection is left to gather messages that nobody waits for,
 	// and gatherMost how many bytes at once say that there are enough without: to be woken for
 	// each costs more than all else that is done with it. A socket's buffer holds more than
-	// what a server sends meanwhile that is not far quicker.
-	gatherPause = 2 * time.Millisecond
+	// buffer is large waits for ten milliseconds, and is then read without a pause.
+	gatherPause = 10 * time.Millisecond
 	gatherMost  = 128 << 10
 )
 
