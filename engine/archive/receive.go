@@ -27,8 +27,8 @@ const (
 	tellInterval = 50 * time.Millisecond
 	// gatherPause is how long the connection is left to gather messages that nobody waits for,
 	// and gatherMost how many bytes at once say that there are enough without: to be woken for
-	// each costs more than all else that is done with it. A socket's buffer holds more than
-	// buffer is large waits for ten milliseconds, and is then read without a pause.
+	// each costs more than all else that is done with it. A server that fills the socket's
+	// buffer meanwhile has it read without a pause then.
 	gatherPause = 10 * time.Millisecond
 	gatherMost  = 128 << 10
 )
