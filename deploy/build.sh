@@ -9,6 +9,10 @@ out=$(realpath -m "$1") version=$2
 cd "$(dirname "$0")/.."
 flags="-s -w -X github.com/kbcli/kbcli/cli.version=$version"
 if [ "$(go env CGO_ENABLED)" = 1 ]; then
+	if ! echo 'int main(void) { return 0; }' | $(go env CC) -static -xc - -o /dev/null; then
+		echo 'C is linked statically: install gcc and libc6-dev (glibc-static elsewhere), or set CGO_ENABLED=0' >&2
+		exit 1
+	fi
 	flags+=' -linkmode external -extldflags -static'
 else
 	echo 'note: without a C compiler: backups and archiving take nearly twice the CPU' >&2
