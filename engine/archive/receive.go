@@ -45,11 +45,10 @@ type link struct {
 	heard  atomic.Int64  // when it last sent anything, Unix ns
 
 	mu       sync.Mutex
-	received pg.LSN // in the spool
-	server   pg.LSN // where the server's WAL ended then
-	told     pg.LSN // of received, to everybody
-	later    *time.Timer
-	waiting  bool // for later
+	received pg.LSN      // in the spool
+	server   pg.LSN      // where the server's WAL ended then
+	told     pg.LSN      // of received, to everybody
+	later    *time.Timer // tells the rest; nil: everybody knows
 }
 
 // got notes that WAL is in the spool up to lsn. In synchronous mode commits wait for it, and
@@ -61,15 +60,8 @@ func (l *link) got(lsn, server pg.LSN) {
 	switch {
 	case l.a.cfg.Sync || lsn/chunk != l.told/chunk:
 		l.tellLocked()
-	case !l.waiting:
-		l.waiting = true
-		l.later = time.AfterFunc(tellInterval, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.waiting {
-				l.tellLocked()
-			}
-		})
+	case l.later == nil:
+		l.later = time.AfterFunc(tellInterval, l.tell)
 	}
 }
 
@@ -77,15 +69,15 @@ func (l *link) got(lsn, server pg.LSN) {
 func (l *link) tell() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.waiting || l.received > l.told {
+	if l.later != nil {
 		l.tellLocked()
 	}
 }
 
 func (l *link) tellLocked() {
-	if l.waiting {
-		l.waiting = false
+	if l.later != nil {
 		l.later.Stop()
+		l.later = nil
 	}
 	l.told = l.received
 	l.a.update(func(st *Status) {

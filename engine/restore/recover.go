@@ -446,7 +446,7 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 	var g sync.WaitGroup
 	defer g.Wait()
 	defer stop()
-	writing := false
+	writing, history := false, s.nextHistory()
 	for polls := 1; ; polls++ {
 		select {
 		case <-exited:
@@ -456,7 +456,7 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 			return nil, ctx.Err()
 		case <-time.After(followPoll):
 		}
-		if !writing && s.replayed() {
+		if !writing && written(history) {
 			writing = true
 			dirs := []string{s.r.DataDirectory}
 			if s.r.Tablespaces != "" {
@@ -488,10 +488,21 @@ func (s *recoverer) follow(ctx context.Context, exited chan error) (*Reached, er
 	}
 }
 
-// replayed tells whether the server has read its last record: it begins a timeline then.
-func (s *recoverer) replayed() bool {
-	newest, err := newestHistory(filepath.Join(s.r.DataDirectory, "pg_wal"))
-	return err == nil && newest.Timeline > s.plan.StopTimeline
+// nextHistory is the file that the server writes when it has replayed its last record and
+// begins a timeline: it takes the first number after the one that it follows for which it is
+// given no history. All of pg_wal is not listed, which may hold thousands of segments.
+func (s *recoverer) nextHistory() string {
+	for tli := s.plan.StopTimeline + 1; ; tli++ {
+		name := pg.HistoryFileName(tli)
+		if _, known := s.feed.Histories[name]; !known {
+			return filepath.Join(s.r.DataDirectory, "pg_wal", name)
+		}
+	}
+}
+
+func written(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
 }
 
 // saysReady reads what the server in data says of itself: the last line of its postmaster.pid

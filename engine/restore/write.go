@@ -66,9 +66,9 @@ func (o *openFile) closeFile() error {
 	return err
 }
 
-// past has the file written past the page cache, or not.
-func (o *openFile) past(cache bool) error {
-	if o.direct == cache {
+// past has the file written past the page cache if direct is set, and through it else.
+func (o *openFile) past(direct bool) error {
+	if o.direct == direct {
 		return nil
 	}
 	flags, err := unix.FcntlInt(o.f.Fd(), unix.F_GETFL, 0)
@@ -76,13 +76,13 @@ func (o *openFile) past(cache bool) error {
 		return err
 	}
 	flags &^= unix.O_DIRECT
-	if cache {
+	if direct {
 		flags |= unix.O_DIRECT
 	}
 	if _, err := unix.FcntlInt(o.f.Fd(), unix.F_SETFL, flags); err != nil {
 		return err
 	}
-	o.direct = cache
+	o.direct = direct
 	return nil
 }
 

@@ -4,7 +4,6 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,10 +15,10 @@ import (
 // writebackPeriod lies between two passes of writeback.
 const writebackPeriod = 100 * time.Millisecond
 
-// writeback has the disk begin with what the server wrote into the files of dirs, which were
-// modified since the given time: pass after pass until ctx ends: the checkpoint that ends recovery takes the
-// processor, and syncFilesystem after it finds less to wait for. WAL is left alone, most
-// of which is removed before that. What does not work here is syncFilesystem's to tell.
+// writeback has the disk begin with the files of dirs that were modified since the given time,
+// pass after pass until ctx ends: while the checkpoint that ends recovery takes the processor,
+// so that syncFilesystem after it finds less to wait for. WAL is left alone, most of which is
+// removed before that. What does not work here is syncFilesystem's to tell.
 func writeback(ctx context.Context, since time.Time, dirs ...string) {
 	for ctx.Err() == nil {
 		for _, dir := range dirs {
@@ -49,10 +48,7 @@ func beginWriteback(path string, e fs.DirEntry, since time.Time) {
 	if err != nil || info.ModTime().Before(since) {
 		return
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOATIME, 0)
-	if errors.Is(err, fs.ErrPermission) {
-		f, err = os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return
 	}

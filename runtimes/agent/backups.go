@@ -37,9 +37,10 @@ type job struct {
 
 	held   heldUp
 	seen   basebackup.Progress // when it was last looked at
-	told   v1alpha1.Progress   // to the Backup, last
-	toldAt time.Time
-	gaveUp error // why it was ended; nil if it ended by itself
+	gaveUp error               // why it was ended; nil if it ended by itself
+
+	toldPhase, toldMessage string // what its Backup was told last
+	toldAt                 time.Time
 
 	mu       sync.Mutex
 	progress basebackup.Progress
@@ -266,18 +267,18 @@ func (p *Protector) noteProgress(ctx context.Context, j *job) error {
 		return nil
 	}
 	// a change of the Backup makes everybody look at it, the caller of this too
-	if x.Phase == j.told.Phase && message == j.told.Message && time.Since(j.toldAt) < progressPeriod {
+	if x.Phase == j.toldPhase && message == j.toldMessage && time.Since(j.toldAt) < progressPeriod {
 		return nil
 	}
-	j.told, j.toldAt = v1alpha1.Progress{Phase: x.Phase, Message: message, BytesDone: x.Done, BytesTotal: x.Total}, time.Now()
 	_, err := store.MutateStatus(ctx, p.cfg.Objects, p.cfg.Namespace, j.name, func(b *v1alpha1.Backup) error {
-		progress := j.told
-		progress.StartedAt = b.Status.StartTimestamp
-		b.Status.Progress = &progress
+		b.Status.Progress = &v1alpha1.Progress{Phase: x.Phase, Message: message, StartedAt: b.Status.StartTimestamp, BytesDone: x.Done, BytesTotal: x.Total}
 		return nil
 	})
 	if apierrors.IsNotFound(err) {
 		return nil
+	}
+	if err == nil {
+		j.toldPhase, j.toldMessage, j.toldAt = x.Phase, message, time.Now()
 	}
 	return err
 }

@@ -158,7 +158,8 @@ func restoreJobs() int { return max(4, runtime.NumCPU()) }
 func (k *keeper) ready(ctx context.Context, c *v1alpha1.Cluster, s *server) error {
 	ctx, cancel := context.WithTimeout(ctx, settleDown)
 	defer cancel()
-	for {
+	// a server that was shut down in order is there at once; each who asks another is a process of it
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		conn, err := client.Connect(ctx, ownConninfo(c, "postgres"))
 		if err == nil {
 			id, ierr := conn.Identify(ctx)
@@ -174,7 +175,7 @@ func (k *keeper) ready(ctx context.Context, c *v1alpha1.Cluster, s *server) erro
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
